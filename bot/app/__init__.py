@@ -1,0 +1,1 @@
+"""Configuration, wiring, the daemon, reports and the command line."""

@@ -1,0 +1,1 @@
+"""The contracts everyone may import: events, ports, quiet boxes, matching, errors."""

@@ -1,0 +1,250 @@
+"""A port is a seam: a small Protocol with a law, behind which adapters, policies and strategies are exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+import msgspec
+
+from bot.core.events import Alarm, Amend, FeedEvent, Target, VenueEvent
+from bot.core.quiet import QuietBox
+from bot.domain.greeks import Greeks
+from bot.domain.instruments import Instrument, Universe
+from bot.domain.market import MarketView
+from bot.domain.orders import Fill, Order
+from bot.domain.units import Nanos
+
+
+class Clock(Protocol):
+    """Law: `now` never goes back."""
+
+    def now(self) -> Nanos:
+        """The present instant."""
+
+    async def wait_until(self, ts: Nanos) -> None:
+        """Return once `now() >= ts`."""
+
+
+class FeedReport(msgspec.Struct, kw_only=True):
+    """What a feed counted: rows taken, rows refused by reason, repairs made, and the files behind it by digest."""
+
+    quotes: int = 0
+    trades: int = 0
+    refused: dict[str, int] = {}
+    repaired: dict[str, int] = {}
+    notes: list[str] = []
+    files: dict[str, str] = {}
+
+
+@runtime_checkable
+class Feed(Protocol):
+    """Async market data. Law: `events()` yields valid events with `ts_recv` never decreasing, ends when the feed ends, and
+    never publishes: only the loop does. `recorded` True means the times are the recording's, not the wall clock's."""
+
+    name: str
+    recorded: bool
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def events(self) -> AsyncIterator[FeedEvent]:
+        """Quotes, prints, batches, reference and corporate events, in order of `ts_recv`."""
+
+    def report(self) -> FeedReport:
+        """What was counted so far."""
+
+
+@runtime_checkable
+class ListsInstruments(Protocol):
+    """Optional for a feed: it can say what instruments it knows or will need (after a split, say) beyond the book's."""
+
+    def instruments(self, query: str) -> Sequence[Instrument]: ...
+
+
+@runtime_checkable
+class BindsUniverse(Protocol):
+    """Optional for a feed: it yields columns, so it is told the column numbers once, before it is entered."""
+
+    def bind(self, universe: Universe) -> None: ...
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a broker can do. `in_loop` True: a simulated venue whose time is event time."""
+
+    name: str
+    in_loop: bool = False
+    limit_orders: bool = True
+    amend: bool = False
+    fractional: bool = False
+    assumptions: tuple[str, ...] = ()
+
+
+class VenueOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An order as the venue sees it."""
+
+    order_id: str
+    instrument: str
+    quantity: Decimal
+    filled: Decimal
+    status: str
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A venue's word on what it holds for us."""
+
+    orders: tuple[VenueOrder, ...] = ()
+    fills: tuple[Fill, ...] = ()
+    positions: dict[str, Decimal] = {}
+    cash: dict[str, Decimal] = {}
+
+
+@runtime_checkable
+class Broker(Protocol):
+    """An execution venue. Law: `submit` and `cancel` return at once; what became of the order arrives through `events()`;
+    client order ids are ours and a repeated id is never executed twice."""
+
+    capabilities: Capabilities
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    async def submit(self, order: Order) -> None: ...
+    async def cancel(self, order_id: str) -> None: ...
+    def events(self) -> AsyncIterator[VenueEvent]: ...
+    async def snapshot(self, since: Nanos) -> Snapshot: ...
+
+
+@runtime_checkable
+class Amends(Protocol):
+    """Optional for a broker: quantity or limit of a resting order can be changed."""
+
+    async def amend(self, amend: Amend) -> None: ...
+
+
+@runtime_checkable
+class InLoopBroker(Protocol):
+    """A simulated venue inside the loop. Law: synchronous, all latency in event time, the same inputs give the same events.
+
+    The loop calls `attach` once, `submit`/`cancel`/`amend` when commands are released, `on_instant` after market data of an
+    instant was folded, and `take_due(now)` when `next_due()` has come.
+    """
+
+    capabilities: Capabilities
+
+    def attach(self, universe: Universe, market: MarketView, account: str) -> None: ...
+    def accept(self, order: Order, now: Nanos) -> None: ...
+    def drop(self, order_id: str, now: Nanos, reason: str) -> None: ...
+    def change(self, amend: Amend, now: Nanos) -> None: ...
+    def on_instant(self, now: Nanos) -> None: ...
+    def next_due(self) -> Nanos: ...
+    def take_due(self, now: Nanos) -> list[VenueEvent]: ...
+
+
+class Band(NamedTuple):
+    """What a policy answers: hold a hedge between `lo` and `hi`, and when outside trade to `to` (value, or the nearest edge
+    when `to` is None). Floats, or arrays of one shape."""
+
+    lo: Any
+    hi: Any
+    to: Any = None
+
+
+class BandInput(NamedTuple):
+    """What a policy sees: floats, or arrays of one shape (an instrument axis last). No objects, strings or memory.
+
+    `want` is the hedge that would make the net delta the target exactly, in hedge contracts, signed; `held` what is held;
+    `per_contract` the delta of one hedge contract in underlying units.
+    """
+
+    now: Any
+    spot: Any
+    want: Any
+    held: Any
+    gamma: Any
+    tau: Any
+    vol: Any
+    rate: Any
+    per_contract: Any
+    cost: Any
+    last_hedge_ts: Any
+    last_hedge_spot: Any
+
+
+@runtime_checkable
+class HedgePolicy(Protocol):
+    """When and how much. Law: pure; the policy scored is the policy that trades."""
+
+    name: str
+
+    def band(self, x: BandInput) -> Band: ...
+
+
+class UnderlyingRisk(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The options of a book on one underlying, in underlying units: what a hedger needs, or why it cannot be known."""
+
+    underlying: str
+    spot: float
+    greeks: Greeks
+    tau: float
+    vol: float
+    vol_ts: Nanos
+    vols: dict[str, float]
+    fault: str = ""
+
+
+class StrategyView(Protocol):
+    """What a strategy may see and ask. Law: nothing later than `now`."""
+
+    @property
+    def now(self) -> Nanos: ...
+    @property
+    def universe(self) -> Universe: ...
+    @property
+    def market(self) -> MarketView: ...
+    def net_delta(self, underlying: str) -> tuple[float, float]:
+        """Net delta and gamma of the book's options on an underlying, in underlying units; NaN when unknown. The fast ask."""
+
+    def risk(self, underlying: str) -> UnderlyingRisk:
+        """The same with everything a decision record needs."""
+
+    def held(self, instrument: str) -> Decimal: ...
+    def working(self, instrument: str) -> Decimal:
+        """Signed quantity of open orders, unknown ones counted both ways by the desk."""
+
+    def wake_at(self, ts: Nanos, name: str) -> None:
+        """Ask for a timer."""
+
+    def alarm(self, alarm: Alarm) -> None: ...
+    def memory(self, strategy: str, memory: msgspec.Struct) -> None:
+        """Journal the strategy's memory: one Struct, when it changed."""
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Sees the book, says what it wants to hold. Law: it acts only through the targets it returns."""
+
+    name: str
+    book: str
+
+    def start(self, view: StrategyView) -> Sequence[Target]:
+        """Called once at the first instant the run is ready."""
+
+    def wake(self, view: StrategyView) -> Sequence[Target]:
+        """Market data changed outside the quiet box, or a venue event changed the holding."""
+
+    def timer(self, view: StrategyView, name: str) -> Sequence[Target]:
+        """A timer this strategy asked for has come."""
+
+    def stop(self, view: StrategyView) -> Sequence[Target]:
+        """The session ends: what to hold at the close (usually nothing)."""
+
+    def quiet(self, view: StrategyView) -> QuietBox | None:
+        """The box in which waking is needless, or None to be woken at each instant."""
+
+    def watches(self) -> Sequence[str]:
+        """Instruments whose quotes concern it."""

@@ -1,0 +1,1 @@
+"""What the market and the book are: frozen values, no I/O, no time of their own."""

@@ -1,0 +1,1 @@
+"""What happens to market data and orders between the feed and the journal."""

@@ -1,0 +1,1 @@
+"""Research on top of the engine."""

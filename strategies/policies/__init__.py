@@ -1,0 +1,1 @@
+"""When and how much to trade: one rule per file, all of one shape (`band`)."""
