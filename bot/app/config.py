@@ -1,0 +1,1586 @@
+"""A config is one run, written down: what is fed, held, priced, hedged, traded and stored, read from one TOML file.
+
+Law: every key is known and typed, or the file is refused with all its faults at once; paths are relative to the file;
+`EVENKEEL__SECTION__KEY` overrides a key; secrets come from the environment or from secret files, never from the file.
+Two configs that would run the same have the same hash, wherever their files lie. The only room that knows pydantic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    SecretStr,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from bot.app.config_text import Fault, Key, Word, dotted, literal, nearest, overlay, to_toml
+from bot.core.errors import ConfigError
+from bot.domain.units import NS_PER_DAY, Nanos, iso, nanos, parse_instant, parse_span, span
+
+SCHEMA_VERSION: Final = 1
+DATA_ROOT: Final = "EVENKEEL_DATA"
+"""The environment variable that names the folder of recorded days (a copy of LEAN's `Data` folder)."""
+SECRET_PREFIX: Final = "EVENKEEL_SECRET__"  # noqa: S105  (the beginning of a variable's name)
+SECRETS_DIR: Final = "EVENKEEL_SECRETS_DIR"
+MAX_FILE_BYTES: Final = 1_000_000
+MAX_SYNTHETIC_STEPS: Final = 200_000_000
+
+_PLUGIN: Final = "plugin"
+_BUILT_IN: Final = (
+    *("replay", "synthetic", "dataset", "paper", "delta_hedger"),
+    *("none", "static", "fixed_interval", "delta_band"),
+)
+_TAG: Final = "kind:"
+_SECRET_WORD = re.compile(
+    r"(^|_)(password|passwd|passphrase|secret|token|api_?key|private_?key|credentials?)$", re.IGNORECASE
+)
+
+
+# --------------------------------------------------------------------------- what a value may be
+
+
+_Values = TypeVar("_Values", bound=Sequence[Any])
+
+
+class _Reading(NamedTuple):
+    """Where and with what a file is read."""
+
+    folder: Path
+    env: Mapping[str, str]
+    files: bool
+
+
+class _FaultsError(ValueError):
+    """Several faults found by one rule, each at a key below the rule's own."""
+
+    def __init__(self, *faults: tuple[Key, str]) -> None:
+        super().__init__("; ".join(text for _, text in faults))
+        self.faults = faults
+
+
+def _reading(info: ValidationInfo) -> _Reading:
+    context = info.context
+    return context if isinstance(context, _Reading) else _Reading(Path(), {}, False)
+
+
+def _found(value: Any) -> str:
+    """The value as a person would name it, cut short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    text = str(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return f"the text {text!r}" if isinstance(value, str) else text
+
+
+def _exact(value: Any) -> Decimal:
+    if isinstance(value, Word):
+        try:
+            value = Decimal(value.strip())
+        except InvalidOperation:
+            raise ValueError(f"expected a number, found {_found(str(value))}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError(f"expected a number, found {_found(value)}")
+    exact = (
+        value if isinstance(value, Decimal) else Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    )
+    if not exact.is_finite() or exact.adjusted() >= 300:
+        raise ValueError(f"expected a finite number, found {_found(value)}")
+    if exact and exact.adjusted() < -300:
+        raise ValueError(f"expected a number that is 0 or at least 1e-300 in size, found {_found(value)}")
+    return exact
+
+
+def _number(value: Any) -> float:
+    return float(_exact(value))
+
+
+def _whole(value: Any) -> int:
+    exact = _exact(value)
+    if not isinstance(value, int | Word) or exact.adjusted() > 18 or exact != exact.to_integral_value():
+        raise ValueError(f"expected a whole number, found {_found(value)}")
+    return int(exact)
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, Word) and value.strip().lower() in {"true", "false"}:
+        return value.strip().lower() == "true"
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, found {_found(value)}")
+    return value
+
+
+def _instant(value: Any) -> Nanos:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return nanos(value)
+    if not isinstance(value, str):
+        raise ValueError(f"expected an instant with its zone, such as 2020-01-06T21:00:00Z, found {_found(value)}")
+    try:
+        ts = parse_instant(value)
+    except ValueError as fault:
+        raise ValueError(_worded(fault, f"expected an instant that exists, found {value!r}")) from None
+    return ts
+
+
+def _day(value: Any) -> date:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    try:
+        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value.strip()):
+            return date.fromisoformat(value.strip())
+    except ValueError:
+        raise ValueError(f"expected a date that exists, found {_found(value)}") from None
+    raise ValueError(f"expected a date such as 2020-01-06, found {_found(value)}")
+
+
+def _worded(fault: ValueError, instead: str) -> str:
+    return str(fault) if str(fault).startswith("expected") else instead
+
+
+def _spans(least: str, most: str) -> Callable[[Any], Nanos]:
+    """A reader of lengths of time within two bounds, inclusive."""
+
+    def read(value: Any) -> Nanos:
+        if not isinstance(value, str):
+            raise ValueError(f"expected a length of time such as 250ms, 60s, 15m, 1h or 1d, found {_found(value)}")
+        length = parse_span(value)
+        if not parse_span(least) <= length <= parse_span(most):
+            raise ValueError(f"expected a length of time from {least} to {most}, found {_found(value)}")
+        return length
+
+    return read
+
+
+def _shown_span(length: Nanos) -> str:
+    return span(length) if length else "0s"
+
+
+def _pace(value: Any) -> float | None:
+    """The pace as recorded seconds per second of wall clock; None as fast as the machine can."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)x", value.strip()) if isinstance(value, str) else None
+    if value == "max" or value is None:
+        return None
+    if found is None or not 0.001 <= float(found[1]) <= 1_000_000:
+        raise ValueError(
+            f"expected 'max', or a pace from '0.001x' to '1000000x' such as '1x' or '60x', found {_found(value)}"
+        )
+    return float(found[1])
+
+
+def _pair(value: Any) -> tuple[float, float]:
+    if not isinstance(value, list | tuple):
+        return (_number(value), _number(value))
+    if len(value) != 2:
+        raise ValueError(f"expected one number, or two as [lowest, highest], found {_found(value)}")
+    lo, hi = _number(value[0]), _number(value[1])
+    if lo > hi:
+        raise ValueError(f"expected [lowest, highest], found [{lo}, {hi}]")
+    return (lo, hi)
+
+
+def _free(value: Any) -> dict[str, Any]:
+    """A plug-in's own table: plain values, and no secret written out."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a table, found {_found(value)}")
+    faults = tuple(_written_secrets(value, ()))
+    if faults:
+        raise _FaultsError(*faults)
+    return {key: _plain(item) for key, item in value.items()}
+
+
+def _written_secrets(table: Mapping[str, Any], key: Key) -> Iterator[tuple[Key, str]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            if set(value) != {"secret"}:
+                yield from _written_secrets(value, (*key, name))
+        elif _SECRET_WORD.search(name):
+            yield (
+                (*key, name),
+                'a secret is never written here: expected {secret = "name"}, with its value in the environment '
+                f"variable {SECRET_PREFIX}NAME or in a secret file; what was found is not shown",
+            )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Word):
+        value = literal(value)
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _resolve(value: Any, folder: Path) -> Path:
+    if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
+        raise ValueError(f"expected a path, found {_found(value)}")
+    return Path(os.path.normpath(folder / Path(value).expanduser()))
+
+
+def _file(value: Any, info: ValidationInfo) -> Path | None:
+    if value is None:
+        return None
+    reading = _reading(info)
+    path = _resolve(value, reading.folder)
+    if reading.files and not path.is_file():
+        raise ValueError(f"expected a file, found {'a folder' if path.is_dir() else 'nothing'} at {path}")
+    return path
+
+
+def _path(value: Any, info: ValidationInfo) -> Path:
+    return _resolve(value, _reading(info).folder)
+
+
+def _kinds(*builtin: str) -> Callable[[Any], str]:
+    """Which model reads a table: its `kind` when that is built in, else the one of plug-ins."""
+
+    def tell(value: Any) -> str:
+        kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+        return _TAG + (str(kind) if kind in builtin else _PLUGIN)
+
+    return tell
+
+
+_as_span = PlainSerializer(lambda value: None if value is None else _shown_span(value), return_type=str | None)
+_as_instant = PlainSerializer(lambda value: None if value is None else iso(value), return_type=str | None)
+_as_path = PlainSerializer(lambda value: None if value is None else str(value), return_type=str | None)
+_as_day = PlainSerializer(lambda value: None if value is None else value.isoformat(), return_type=str | None)
+_as_pace = PlainSerializer(lambda value: "max" if value is None else f"{value:.15g}x", return_type=str)
+
+
+def _text_schema(example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "examples": [example]})
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Amount = Annotated[Decimal, BeforeValidator(_exact), WithJsonSchema({"type": "number"})]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Instant = Annotated[Nanos, BeforeValidator(_instant), _as_instant, _text_schema("2020-01-06T21:00:00Z")]
+Day = Annotated[date, BeforeValidator(_day), _as_day, _text_schema("2020-01-06")]
+Delay = Annotated[Nanos, BeforeValidator(_spans("0s", "1d")), _as_span, _text_schema("250ms")]
+"""A length of time that may be nothing."""
+Interval = Annotated[Nanos, BeforeValidator(_spans("1ms", "3660d")), _as_span, _text_schema("15m")]
+"""A length of time between two events, never nothing."""
+Pace = Annotated[float | None, BeforeValidator(_pace), _as_pace, _text_schema("60x")]
+Range = Annotated[
+    tuple[float, float],
+    BeforeValidator(_pair),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}]}
+    ),
+]
+FilePath = Annotated[Path, BeforeValidator(_file), _as_path, _text_schema("books/my_book.csv")]
+FolderPath = Annotated[Path, BeforeValidator(_path), _as_path, _text_schema("runs")]
+Options = Annotated[dict[str, Any], BeforeValidator(_free), WithJsonSchema({"type": "object"})]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3,5}$")]
+InstrumentText = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~][ -~]*$")]
+
+Seed: TypeAlias = Annotated[Whole, Field(ge=0, le=2**63 - 1)]
+Share: TypeAlias = Annotated[Number, Field(ge=0, le=1)]
+VolNumber: TypeAlias = Annotated[Number, Field(gt=0, le=10)]
+RateNumber: TypeAlias = Annotated[Number, Field(ge=-1, le=1)]
+Money: TypeAlias = Annotated[Amount, Field(ge=0, le=Decimal("1e15"))]
+Positive: TypeAlias = Annotated[Amount, Field(gt=0, le=Decimal("1e15"))]
+
+
+class Section(BaseModel):
+    """A table of the file: every key known, nothing changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Kinded(Section):
+    """A table whose `kind` says what reads it."""
+
+    kind: str
+
+    def settings(self) -> dict[str, Any]:
+        """What the factory of this kind is given: every key but `kind`, times in nanoseconds, absent ones left out."""
+        return {name: value for name, value in _bare(self).items() if name != "kind"}
+
+
+class Plugin(Kinded):
+    """A kind that a plug-in brings; its own keys go into `options` and are checked by the plug-in."""
+
+    kind: Name = Field(description="the name of an entry point, allowed under [plugins]")
+    options: Options = Field(default={}, description="the plug-in's own keys, handed over as they are")
+
+    def settings(self) -> dict[str, Any]:
+        """The plug-in's own keys."""
+        return dict(self.options)
+
+
+def _bare(model: BaseModel) -> dict[str, Any]:
+    """The values of a model with its sub-tables as plain dicts and None left out."""
+    found: dict[str, Any] = {}
+    for name in type(model).model_fields:
+        value = _unmodelled(getattr(model, name))
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def _unmodelled(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return _bare(value)
+    if isinstance(value, tuple | list):
+        return type(value)(_unmodelled(item) for item in value)
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+# --------------------------------------------------------------------------- [session]
+
+
+class Session(Section):
+    """When the run hedges, and on which grids it is measured."""
+
+    start: Instant = Field(description="the run begins at the first report-grid instant from here")
+    end: Instant | None = Field(default=None, description="hedges are closed here; absent for a live feed without end")
+    report_grid: Interval = Field(
+        default=parse_span("1m"), description="P&L, Greeks and attribution are sampled on this grid"
+    )
+    effectiveness_interval: Interval = Field(
+        default=parse_span("1m"), description="non-overlapping intervals of hedge effectiveness"
+    )
+    base_currency: Currency = Field(default="USD", description="the currency P&L is summed in")
+    begin: Literal["two_sided", "immediate"] = Field(
+        default="two_sided",
+        description="wait for a two-sided quote on every leg, or begin at `start` as it is",
+    )
+
+    @field_validator("end")
+    @classmethod
+    def _ends_after_start(cls, end: Nanos | None, info: ValidationInfo) -> Nanos | None:
+        start = info.data.get("start")
+        if end is not None and start is not None and end <= start:
+            raise ValueError(f"expected an instant after session.start {iso(start)}, found {iso(end)}")
+        return end
+
+    @field_validator("report_grid", "effectiveness_interval")
+    @classmethod
+    def _fits(cls, length: Nanos, info: ValidationInfo) -> Nanos:
+        start, end = info.data.get("start"), info.data.get("end")
+        if start is not None and end is not None and length > end - start:
+            raise ValueError(f"expected at most the session's own length, {span(end - start)}, found {span(length)}")
+        return length
+
+
+# --------------------------------------------------------------------------- [[feeds]]
+
+
+class _Feed(Kinded):
+    name: Name | None = Field(default=None, description="how records call this feed; its kind when absent")
+    pace: Pace = Field(default=None, description="'max', or recorded time per wall-clock time such as '1x' or '60x'")
+
+    def settings(self) -> dict[str, Any]:
+        """What the feed's factory is given; the pace is the loop's and stays here."""
+        found = super().settings()
+        found.pop("pace", None)
+        found["name"] = self.name or self.kind
+        return found
+
+
+class ReplayFeed(_Feed):
+    """Recorded days and files."""
+
+    kind: Literal["replay"]
+    format: Literal["lean", "csv", "parquet", "spx_chain", "binance"] = Field(description="how the files are written")
+    root: FolderPath | None = Field(
+        default=None,
+        validate_default=True,
+        description=f"folder of the recorded data; for format 'lean' the variable {DATA_ROOT} when absent",
+    )
+    files: tuple[str, ...] = Field(
+        default=(),
+        validate_default=True,
+        max_length=10_000,
+        description="the files of all formats but lean, under root",
+    )
+    resolution: Literal["tick", "second", "minute", "hour", "daily"] = Field(
+        default="minute", description="of lean files"
+    )
+    dates: tuple[Day, ...] = Field(
+        default=(), validate_default=True, max_length=20_000, description="the recorded days to play (lean)"
+    )
+    underlying: Literal["quotes", "trades", "parity_forward"] = Field(
+        default="quotes", description="where an underlying's price may come from; without that source the feed refuses"
+    )
+    rate: RateNumber | None = Field(default=None, description="rate of a parity forward; [pricing] rate when absent")
+    unsorted: Literal["error", "sort"] = Field(default="error", description="what to do when time runs backwards")
+    repeated: Literal["error", "last", "keep"] = Field(default="keep", description="what to do with rows of one time")
+    max_refused: Annotated[Whole, Field(ge=0, le=10**12)] | None = Field(
+        default=None, description="more refused rows than this end the run; absent: all are counted and survived"
+    )
+    columns: dict[str, str] = Field(default={}, description="our column name = the file's, for csv and parquet")
+    clock: Literal["capture", "exchange"] = Field(default="capture", description="whose clock a raw capture is told by")
+    batch_rows: Whole = Field(
+        default=4096, ge=1, le=1_000_000, description="rows handed over at once; changes no result"
+    )
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _found_root(cls, value: Any, info: ValidationInfo) -> Any:
+        reading = _reading(info)
+        if value is None and info.data.get("format") == "lean":
+            value = reading.env.get(DATA_ROOT) or None
+            if value is None and reading.files:
+                raise ValueError(
+                    f"expected a folder of recorded days, found none: set the environment variable {DATA_ROOT} "
+                    "to a copy of LEAN's Data folder, or give root here"
+                )
+            value = None if value is None else Path(value).expanduser().absolute()
+        if value is None:
+            return None
+        path = _resolve(value, reading.folder)
+        if reading.files and not path.is_dir():
+            raise ValueError(f"expected a folder, found {'a file' if path.is_file() else 'nothing'} at {path}")
+        return path
+
+    @field_validator("files")
+    @classmethod
+    def _found_files(cls, files: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        reading, kind = _reading(info), info.data.get("format")
+        if kind not in {"lean", None} and not files:
+            raise ValueError(f"expected at least one file for format {kind!r}, found none")
+        if kind == "lean" and files:
+            raise ValueError("expected no files: format 'lean' finds its own from dates and instruments")
+        folder = info.data.get("root") or reading.folder
+        paths = [_resolve(name, folder) for name in files]
+        if reading.files:
+            missing = [((i,), f"expected a file, found nothing at {p}") for i, p in enumerate(paths) if not p.is_file()]
+            if missing:
+                raise _FaultsError(*missing)
+        return tuple(str(path) for path in paths)
+
+    @field_validator("dates")
+    @classmethod
+    def _named_dates(cls, dates: tuple[date, ...], info: ValidationInfo) -> tuple[date, ...]:
+        if info.data.get("format") == "lean" and not dates:
+            raise ValueError("expected at least one recorded day for format 'lean', found none")
+        return _once(dates, "date")
+
+
+class HestonParams(Section):
+    """Variance that reverts to a mean: Heston (1993), equation 1."""
+
+    mean_reversion: Number = Field(default=4.0, gt=0, le=1000, description="kappa, per year")
+    long_variance: Number = Field(default=0.04, gt=0, le=100, description="theta")
+    vol_of_variance: Number = Field(default=0.5, ge=0, le=100, description="xi")
+    correlation: Number = Field(default=-0.7, ge=-1, le=1, description="rho, of price and variance")
+
+
+class MertonParams(Section):
+    """Log-normal jumps on top of a diffusion: Merton (1976)."""
+
+    intensity: Number = Field(default=10.0, ge=0, le=100_000, description="jumps per year")
+    jump_mean: Number = Field(default=-0.02, ge=-5, le=5, description="mean of a jump's log size")
+    jump_vol: Number = Field(default=0.03, ge=0, le=5, description="standard deviation of a jump's log size")
+
+
+class Smile(Section):
+    """Implied vol by log-moneyness k = ln(K/F): vol + skew k + curvature k^2."""
+
+    skew: Number = Field(default=0.0, ge=-10, le=10, description="vol per 1.00 of log-moneyness")
+    curvature: Number = Field(default=0.0, ge=0, le=100, description="vol per 1.00 of log-moneyness squared")
+
+
+class Chain(Section):
+    """The listed options the synthetic session quotes."""
+
+    root: Annotated[str, Field(pattern=r"^[A-Z0-9.]{1,6}$")] = Field(description="OCC root of the option ids")
+    expiries: tuple[Day, ...] = Field(min_length=1, max_length=200, description="listed expiration dates")
+    strikes: tuple[Positive, ...] = Field(min_length=1, max_length=2000, description="listed strikes")
+    multiplier: Positive = Field(default=Decimal(100), description="shares per contract")
+    tick: Positive = Field(default=Decimal("0.01"), description="smallest price step of the options")
+    half_spread: Number = Field(default=2.0, ge=0, le=10_000, description="at the money, in ticks of the options")
+    wing_spread: Number = Field(
+        default=4.0, ge=0, le=10_000, description="added per 1.00 of |ln(K/F)|/(vol sqrt(tau)), ticks"
+    )
+    every: Whole = Field(default=1, ge=1, le=1_000_000, description="options are quoted each so many steps")
+
+    @field_validator("expiries")
+    @classmethod
+    def _expiries_once(cls, expiries: tuple[date, ...]) -> tuple[date, ...]:
+        return _once(expiries, "expiry")
+
+    @field_validator("strikes")
+    @classmethod
+    def _strikes_once(cls, strikes: tuple[Decimal, ...]) -> tuple[Decimal, ...]:
+        return _once(strikes, "strike")
+
+
+class SyntheticFeed(_Feed):
+    """A seeded session of an underlying, with a whole option chain when one is named."""
+
+    kind: Literal["synthetic"]
+    underlying: InstrumentText = Field(default="SIM:XYZ", description="id of the underlying")
+    seed: Seed = Field(default=1, description="the same seed gives the same session")
+    model: Literal["gbm", "heston", "merton"] = Field(default="gbm", description="how the price moves")
+    start: Instant | None = Field(default=None, description="session.start when absent")
+    end: Instant | None = Field(default=None, description="session.end when absent")
+    step: Interval = Field(default=parse_span("1s"), description="time between two quotes of the underlying")
+    spot: Number = Field(default=100.0, gt=0, le=1e9, description="first price")
+    drift: Number = Field(default=0.0, ge=-100, le=100, description="of the log price's mean, per year")
+    vol: VolNumber = Field(default=0.2, description="per square root of a year; also the level of the smile")
+    rate: RateNumber = Field(default=0.0, description="continuous, per year, in the options' prices")
+    dividend: RateNumber = Field(default=0.0, description="continuous yield, per year, in the options' prices")
+    tick: Number = Field(default=0.01, gt=0, le=1e6, description="smallest price step of the underlying")
+    half_spread: Number = Field(default=1.0, ge=0, le=10_000, description="of the underlying, in ticks")
+    smile: Smile | None = Field(default=None, description="shape of implied vol")
+    heston: HestonParams | None = Field(default=None, description="parameters of model 'heston'")
+    merton: MertonParams | None = Field(default=None, description="parameters of model 'merton'")
+    chain: Chain | None = Field(default=None, description="the options quoted; absent: the underlying alone")
+    batch_rows: Whole = Field(
+        default=4096, ge=1, le=1_000_000, description="rows handed over at once; changes no result"
+    )
+
+    @field_validator("end")
+    @classmethod
+    def _ends_after_start(cls, end: Nanos | None, info: ValidationInfo) -> Nanos | None:
+        start = info.data.get("start")
+        if end is not None and start is not None and end <= start:
+            raise ValueError(f"expected an instant after start {iso(start)}, found {iso(end)}")
+        return end
+
+    @field_validator("step")
+    @classmethod
+    def _bounded_length(cls, step: Nanos, info: ValidationInfo) -> Nanos:
+        start, end = info.data.get("start"), info.data.get("end")
+        if start is not None and end is not None:
+            _bound_steps(end - start, step)
+        return step
+
+    @field_validator("heston", "merton")
+    @classmethod
+    def _fits_model(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("model") not in {None, info.field_name}:
+            raise ValueError(f"expected only with model = {info.field_name!r}, found model = {info.data['model']!r}")
+        return value
+
+
+class DatasetFeed(_Feed):
+    """A real series that ships inside an installed package."""
+
+    kind: Literal["dataset"]
+    dataset: Literal["sp500"] = Field(
+        default="sp500", description="S&P 500 daily closes 1999-2018, of the package arch"
+    )
+    instrument: InstrumentText = Field(default="INDEX:SPX", description="id its closes are prints of")
+    start: Day | None = Field(default=None, description="first day; the session's when absent")
+    end: Day | None = Field(default=None, description="last day; the session's when absent")
+    chain_vol: VolNumber | None = Field(
+        default=None, description="quote the wanted options at model prices of this vol; absent: no option quotes"
+    )
+    batch_rows: Whole = Field(
+        default=4096, ge=1, le=1_000_000, description="rows handed over at once; changes no result"
+    )
+
+    @field_validator("end")
+    @classmethod
+    def _ends_after_start(cls, end: date | None, info: ValidationInfo) -> date | None:
+        start = info.data.get("start")
+        if end is not None and start is not None and end < start:
+            raise ValueError(f"expected a day from start {start} on, found {end}")
+        return end
+
+
+class PluginFeed(Plugin):
+    """A feed that a plug-in brings."""
+
+    name: Name | None = Field(default=None, description="how records call this feed; its kind when absent")
+    pace: Pace = Field(default=None, description="'max', or recorded time per wall-clock time such as '1x' or '60x'")
+
+
+FeedConfig: TypeAlias = Annotated[
+    Annotated[ReplayFeed, Tag(_TAG + "replay")]
+    | Annotated[SyntheticFeed, Tag(_TAG + "synthetic")]
+    | Annotated[DatasetFeed, Tag(_TAG + "dataset")]
+    | Annotated[PluginFeed, Tag(_TAG + _PLUGIN)],
+    Discriminator(_kinds("replay", "synthetic", "dataset")),
+]
+
+
+# --------------------------------------------------------------------------- [book], [pricing], [[hedges]]
+
+
+class BookConfig(Section):
+    """The options book, and how its file is read."""
+
+    file: FilePath = Field(description="CSV or JSON, see docs/book.md")
+    columns: dict[str, str] = Field(default={}, description="the file's column name = ours, for a broker's export")
+    name: Name = Field(default="main", description="the book of rows that name none")
+    price_source: Literal["mark", "file"] = Field(
+        default="mark", description="entry value: the first mark of the session, or the file's `price` column"
+    )
+
+
+class TableConfig(Section):
+    """A supplied delta by spot and a supplied decay, for a worked example: linear between spots, flat outside."""
+
+    spots: tuple[Annotated[Number, Field(gt=0)], ...] = Field(min_length=1, max_length=10_000, description="rising")
+    deltas: tuple[Annotated[Number, Field(ge=-1, le=1)], ...] = Field(
+        min_length=1, max_length=10_000, description="delta of one long unit at each spot"
+    )
+    value: Number = Field(ge=0, le=1e9, description="price of one unit at the first spot, at session.start")
+    decay_per_day: Number = Field(default=0.0, ge=-1e9, le=1e9, description="price one unit loses per calendar day")
+
+    @field_validator("spots")
+    @classmethod
+    def _rising(cls, spots: tuple[float, ...]) -> tuple[float, ...]:
+        for i in range(1, len(spots)):
+            if spots[i] <= spots[i - 1]:
+                raise _FaultsError(((i,), f"expected more than the spot before it, {spots[i - 1]}, found {spots[i]}"))
+        return spots
+
+    @field_validator("deltas")
+    @classmethod
+    def _as_many(cls, deltas: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        spots = info.data.get("spots")
+        if spots is not None and len(spots) != len(deltas):
+            raise ValueError(f"expected one delta for each of {len(spots)} spots, found {len(deltas)}")
+        return deltas
+
+
+class Pricing(Section):
+    """What the book is worth and how it moves."""
+
+    pricer: Literal["european", "american", "table"] = Field(default="european", description="model of option values")
+    vol: Literal["fixed", "per_contract", "marks_file", "implied", "surface"] = Field(
+        default="implied", description="where vols come from; the last valid one is carried and its age known"
+    )
+    vol_value: VolNumber | None = Field(default=None, validate_default=True, description="the vol of vol = 'fixed'")
+    marks_file: FilePath | None = Field(
+        default=None, validate_default=True, description="CSV of vols by contract, of vol = 'marks_file'"
+    )
+    remark: Interval = Field(
+        default=parse_span("1m"), description="vols change only at re-marks, this often from session.start"
+    )
+    rate: RateNumber = Field(default=0.0, description="continuous, per year, of the base currency")
+    rates: dict[Currency, RateNumber] = Field(default={}, description="rates of other currencies")
+    dividend: RateNumber = Field(
+        default=0.0, description="continuous yield of every underlying not named in `dividends`"
+    )
+    dividends: dict[InstrumentText, RateNumber] = Field(default={}, description="continuous yield by underlying")
+    smile: Literal["sticky_strike", "sticky_delta", "sticky_moneyness", "minimum_variance"] = Field(
+        default="sticky_strike", description="how vols follow the spot"
+    )
+    stale_after: Interval | None = Field(
+        default=None, description="a quote older than this marks nothing; absent: the last valid one is carried"
+    )
+    vol_max_age: Interval | None = Field(default=None, description="a carried vol older than this is a fault")
+    fallback_delta: Literal["last", "halt"] = Field(
+        default="last",
+        description="when a Greek is unknown: hold the last known delta, or stop hedging; always alarmed",
+    )
+    table: TableConfig | None = Field(default=None, validate_default=True, description="the numbers of pricer 'table'")
+
+    @field_validator("vol_value", "marks_file")
+    @classmethod
+    def _given_for_vol(cls, value: Any, info: ValidationInfo) -> Any:
+        needs = {"vol_value": "fixed", "marks_file": "marks_file"}[str(info.field_name)]
+        vol = info.data.get("vol")
+        if vol == needs and value is None:
+            raise ValueError(f"required when vol = {needs!r}, but absent")
+        if vol not in {needs, None} and value is not None:
+            raise ValueError(f"expected only with vol = {needs!r}, found vol = {vol!r}")
+        return value
+
+    @field_validator("table")
+    @classmethod
+    def _given_for_pricer(cls, value: Any, info: ValidationInfo) -> Any:
+        pricer = info.data.get("pricer")
+        if pricer == "table" and value is None:
+            raise ValueError("required when pricer = 'table', but absent")
+        if pricer not in {"table", None} and value is not None:
+            raise ValueError(f"expected only with pricer = 'table', found pricer = {pricer!r}")
+        return value
+
+
+class Spread(Section):
+    """Where the touch lies: as quoted, or around the last price when a feed has no quotes."""
+
+    model: Literal["quoted", "fixed", "ticks", "basis_points", "volatility"] = Field(
+        description="how the touch is found"
+    )
+    half: Money | None = Field(default=None, validate_default=True, description="half spread in price, of 'fixed'")
+    ticks: Annotated[Number, Field(ge=0, le=10_000)] | None = Field(
+        default=None, validate_default=True, description="half spread, of 'ticks'"
+    )
+    bps: Annotated[Number, Field(ge=0, le=10_000)] | None = Field(
+        default=None,
+        validate_default=True,
+        description="half spread in hundredths of a per cent of the price, of 'basis_points'",
+    )
+    scale: Annotated[Number, Field(ge=0, le=100)] | None = Field(
+        default=None,
+        validate_default=True,
+        description="half spread in standard deviations of one step of the price, of 'volatility'",
+    )
+
+    @field_validator("half", "ticks", "bps", "scale")
+    @classmethod
+    def _fits_model(cls, value: Any, info: ValidationInfo) -> Any:
+        needs = {"half": "fixed", "ticks": "ticks", "bps": "basis_points", "scale": "volatility"}[str(info.field_name)]
+        return _only_with(value, info, "model", needs)
+
+
+class Hedge(Section):
+    """One underlying's hedge instrument and target."""
+
+    underlying: InstrumentText = Field(description="whose delta is hedged")
+    instrument: InstrumentText = Field(description="what it is hedged with: the stock, a future, a perpetual, a proxy")
+    target_delta: Range = Field(
+        default=(0.0, 0.0), description="net delta to hold, in units of the underlying: a number or [lo, hi]"
+    )
+    beta: Number = Field(
+        default=1.0, ge=-100, le=100, description="units the underlying moves per unit of the instrument"
+    )
+    multiplier: Positive | None = Field(
+        default=None, description="units per contract, where the known one is not meant"
+    )
+    tick: Positive | None = Field(default=None, description="smallest price step, where the known one is not meant")
+    lot: Positive | None = Field(default=None, description="smallest quantity, where the known one is not meant")
+    rounding: Literal["nearest", "toward_zero"] = Field(default="nearest", description="of a target to whole lots")
+    spread: Spread | None = Field(default=None, description="the touch of this instrument; [broker] spread when absent")
+
+    @field_validator("beta")
+    @classmethod
+    def _not_zero(cls, beta: float) -> float:
+        if beta == 0.0:
+            raise ValueError("expected a number that is not zero, found 0")
+        return beta
+
+
+# --------------------------------------------------------------------------- policies, strategies, accounts
+
+
+class NoHedgePolicy(Kinded):
+    """Never trade."""
+
+    kind: Literal["none"]
+
+
+class StaticPolicy(Kinded):
+    """Hedge once, at the start."""
+
+    kind: Literal["static"]
+
+
+class FixedIntervalPolicy(Kinded):
+    """Back to the target at each interval from the start, strictly before the end."""
+
+    kind: Literal["fixed_interval"]
+    interval: Interval = Field(description="time between two hedges")
+
+
+class DeltaBandPolicy(Kinded):
+    """Trade when the net delta leaves a band around the target."""
+
+    kind: Literal["delta_band"]
+    half_width: Number = Field(
+        ge=0, le=1e12, description="tolerated distance from the target, in units of the underlying"
+    )
+    to: Literal["edge", "centre"] = Field(
+        default="edge", description="trade to the band's nearest edge, or to the target"
+    )
+
+
+class PluginPolicy(Plugin):
+    """A policy that a plug-in, or a later release, brings."""
+
+
+PolicyConfig: TypeAlias = Annotated[
+    Annotated[NoHedgePolicy, Tag(_TAG + "none")]
+    | Annotated[StaticPolicy, Tag(_TAG + "static")]
+    | Annotated[FixedIntervalPolicy, Tag(_TAG + "fixed_interval")]
+    | Annotated[DeltaBandPolicy, Tag(_TAG + "delta_band")]
+    | Annotated[PluginPolicy, Tag(_TAG + _PLUGIN)],
+    Discriminator(_kinds("none", "static", "fixed_interval", "delta_band")),
+]
+
+
+class DeltaHedgerConfig(Kinded):
+    """Holds the book's delta at its target."""
+
+    kind: Literal["delta_hedger"]
+    name: Name = Field(default="delta_hedger", description="how records call this strategy")
+    book: Name = Field(default="main", description="the book it owns")
+    underlyings: tuple[InstrumentText, ...] = Field(
+        default=(), max_length=1000, description="all of the book when empty"
+    )
+    policy: PolicyConfig = Field(description="when and how much it trades")
+    on_fault: Literal["hedge_only", "frozen"] = Field(
+        default="frozen", description="what its book falls to when it raises"
+    )
+
+
+class PluginStrategy(Plugin):
+    """A strategy that a plug-in brings."""
+
+    name: Name | None = Field(default=None, description="how records call this strategy; its kind when absent")
+    book: Name = Field(default="main", description="the book it owns")
+    policy: PolicyConfig | None = Field(default=None, description="when and how much it trades, if it asks a policy")
+    on_fault: Literal["hedge_only", "frozen"] = Field(
+        default="frozen", description="what its book falls to when it raises"
+    )
+
+
+StrategyConfig: TypeAlias = Annotated[
+    Annotated[DeltaHedgerConfig, Tag(_TAG + "delta_hedger")] | Annotated[PluginStrategy, Tag(_TAG + _PLUGIN)],
+    Discriminator(_kinds("delta_hedger")),
+]
+
+
+class Alternative(Section):
+    """One more account on the same ticks and costs, hedged by another policy."""
+
+    name: Name = Field(description="the account's name")
+    policy: PolicyConfig = Field(description="when and how much it trades")
+
+
+class Accounts(Section):
+    """What every account of the run starts with. Accounts `dynamic`, `static` and `none` always run."""
+
+    opening_cash: dict[Currency, Annotated[Amount, Field(ge=Decimal("-1e15"), le=Decimal("1e15"))]] = Field(
+        default={}, description="cash by currency at the start"
+    )
+
+
+# --------------------------------------------------------------------------- [broker], [limits]
+
+
+class Commission(Section):
+    """One schedule of fees; an order pays the sum of all that apply to its instrument, each half-up to the cent."""
+
+    kind: Literal["per_contract", "basis_points", "per_ticket"] = Field(description="what the fee counts")
+    rate: Money = Field(description="money per contract or share; basis points of notional; money per order")
+    minimum: Money = Field(default=Decimal(0), description="least per order")
+    cap: Annotated[Amount, Field(gt=0, le=1)] | None = Field(
+        default=None, description="most, as a fraction of notional"
+    )
+    applies_to: tuple[InstrumentText, ...] = Field(
+        default=(),
+        max_length=1000,
+        description="kinds (spot, index, future, perpetual, option) or instrument ids; empty: every instrument",
+    )
+
+
+class Impact(Section):
+    """What size beyond the displayed amount costs."""
+
+    model: Literal["none", "square_root", "linear"] = Field(
+        default="square_root", description="how the price moves away"
+    )
+    coefficient: Number = Field(
+        default=1.0, ge=0, le=1000, description="in daily standard deviations at one day's volume"
+    )
+    daily_volume: Annotated[Number, Field(gt=0, le=1e15)] | None = Field(
+        default=None, description="contracts a day; absent: multiples of the displayed size"
+    )
+    permanent: Share = Field(default=0.0, description="share of the impact that stays, for scenarios")
+
+
+class _Broker(Kinded):
+    seed: Seed = Field(default=0, description="of everything random in it")
+    opening_ticket_apart: Flag = Field(
+        default=False, description="show the fee of each opening hedge apart and leave it out of the commission"
+    )
+
+
+class PaperBroker(_Broker):
+    """A simulated venue: fills cross the quoted touch, all latency is event time."""
+
+    kind: Literal["paper"]
+    latency: Delay = Field(default=parse_span("0s"), description="from decision to arrival")
+    jitter: Delay = Field(default=parse_span("0s"), description="greatest seeded addition to the latency")
+    commission: tuple[Commission, ...] = Field(
+        default=(), max_length=100, description="fees; the sum of those that apply"
+    )
+    spread: Spread = Field(
+        default_factory=lambda: Spread(model="quoted"),
+        description="the touch of instruments with no spread of their own",
+    )
+    impact: Impact = Field(
+        default_factory=lambda: Impact(model="none"), description="of size beyond the displayed amount"
+    )
+    beyond: Literal["impact", "partial", "ignore"] = Field(
+        default="ignore",
+        description="size beyond the displayed amount: walk on by the impact model, fill in part, ignore it",
+    )
+    stale_after: Interval | None = Field(default=None, description="a quote older than this fills nothing")
+    on_bad_quote: Literal["wait", "reject"] = Field(
+        default="wait", description="an order that meets a stale, crossed or one-sided quote"
+    )
+    on_closed: Literal["wait", "reject"] = Field(default="wait", description="an order that meets a closed session")
+    financing_rate: RateNumber = Field(default=0.0, description="on cash, continuous, per year")
+    borrow_rate: RateNumber = Field(default=0.0, description="on the value of shares held short, continuous, per year")
+    margin: Flag = Field(default=False, description="check buying power when an order arrives")
+
+
+class PluginBroker(Plugin):
+    """A broker that a plug-in brings."""
+
+    seed: Seed = Field(default=0, description="of everything random in it")
+    opening_ticket_apart: Flag = Field(
+        default=False, description="show the fee of each opening hedge apart and leave it out of the commission"
+    )
+
+
+BrokerConfig: TypeAlias = Annotated[
+    Annotated[PaperBroker, Tag(_TAG + "paper")] | Annotated[PluginBroker, Tag(_TAG + _PLUGIN)],
+    Discriminator(_kinds("paper")),
+]
+
+
+class Limits(Section):
+    """What no order may exceed; absent: no limit of that sort. A breach is a refusal, never a smaller order."""
+
+    max_order_quantity: Positive | None = Field(default=None, description="contracts in one order")
+    max_order_notional: Positive | None = Field(default=None, description="value of one order, in its own currency")
+    max_position: Positive | None = Field(
+        default=None, description="contracts held of one hedge instrument, either side"
+    )
+    price_collar: Annotated[Amount, Field(gt=0, le=1)] | None = Field(
+        default=None, description="greatest distance of a limit price from the mid, as a fraction"
+    )
+    max_open_orders: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(default=None, description="at one time")
+    max_orders_per_minute: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="in any 60 seconds of event time"
+    )
+    max_turnover: Positive | None = Field(default=None, description="notional traded in one run, base currency")
+    max_loss: Positive | None = Field(default=None, description="loss of the run that halts hedging, base currency")
+    restricted: tuple[InstrumentText, ...] = Field(
+        default=(), max_length=10_000, description="instruments never traded"
+    )
+
+
+# --------------------------------------------------------------------------- the rest
+
+
+class Plugins(Section):
+    """Which plug-ins may be loaded."""
+
+    allow: tuple[Name, ...] = Field(
+        default=(), max_length=1000, description="names of entry points not of this distribution"
+    )
+
+
+class Storage(Section):
+    """Where records go."""
+
+    runs: FolderPath = Field(
+        default=Path("runs"), validate_default=True, description="folder of the runs, relative to this file"
+    )
+    durability: Literal["replay", "live"] = Field(
+        default="replay", description="'live' syncs each record before an order leaves; 'replay' syncs at the end"
+    )
+
+
+class Alarms(Section):
+    """When a person should look."""
+
+    residual_share: Annotated[Number, Field(gt=0, le=10)] = Field(
+        default=0.05, description="of the options' P&L left unexplained by the attribution"
+    )
+    jump: Annotated[Number, Field(gt=0, le=10)] = Field(
+        default=0.05, description="of the spot between two marks, as a fraction"
+    )
+
+
+class Secrets(Section):
+    """Names of the secrets this run needs, never their values."""
+
+    names: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], ...] = Field(
+        default=(), max_length=100, description=f"each read from {SECRET_PREFIX}NAME or from the file `name` in `dir`"
+    )
+    dir: FolderPath | None = Field(
+        default=None, description=f"folder of secret files; the variable {SECRETS_DIR} when absent"
+    )
+
+
+class Config(Section):
+    """One run, resolved. Built by `load_config`."""
+
+    schema_version: Literal[1] = Field(description="the shape of this file")
+    name: Name = Field(description="how runs of this file are called")
+    session: Session = Field(description="when it hedges")
+    feeds: tuple[FeedConfig, ...] = Field(min_length=1, max_length=100, description="where market data comes from")
+    book: BookConfig = Field(description="what is held")
+    pricing: Pricing = Field(default_factory=Pricing, description="what it is worth")
+    hedges: tuple[Hedge, ...] = Field(default=(), max_length=1000, description="what each underlying is hedged with")
+    strategies: tuple[StrategyConfig, ...] = Field(min_length=1, max_length=100, description="who decides")
+    alternatives: tuple[Alternative, ...] = Field(
+        default=(), max_length=16, description="other policies on the same ticks"
+    )
+    accounts: Accounts = Field(default_factory=Accounts, description="what each account starts with")
+    broker: BrokerConfig = Field(default_factory=lambda: PaperBroker(kind="paper"), description="who fills")
+    limits: Limits = Field(default_factory=Limits, description="what no order may exceed")
+    plugins: Plugins = Field(default_factory=Plugins, description="which plug-ins may be loaded")
+    storage: Storage = Field(default_factory=Storage, description="where records go")
+    alarms: Alarms = Field(default_factory=Alarms, description="when a person should look")
+    secrets: Secrets = Field(default_factory=Secrets, description="names of secrets, never their values")
+
+    _path: Path = PrivateAttr(default=Path())
+    _secrets: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The file this config was read from."""
+        return self._path
+
+    def secret(self, name: str) -> SecretStr:
+        """The secret of that name; ConfigError when [secrets] names does not list it or it has no value."""
+        found = self._secrets.get(name)
+        if found is None:
+            raise ConfigError(f"secret {name!r}: expected it in [secrets] names with a value, found none")
+        return found
+
+    @field_validator("feeds")
+    @classmethod
+    def _feeds_once(cls, feeds: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        _once([feed.name or feed.kind for feed in feeds], "feed name", below=("name",))
+        session = info.data.get("session")
+        for i, feed in enumerate(feeds):
+            if isinstance(feed, SyntheticFeed) and session is not None:
+                start, end = feed.start or session.start, feed.end or session.end
+                if end is None:
+                    raise _FaultsError(((i, "end"), "required when session.end is absent, but absent"))
+                if end <= start:
+                    raise _FaultsError(((i, "end"), f"expected an instant after {iso(start)}, found {iso(end)}"))
+                try:
+                    _bound_steps(end - start, feed.step)
+                except ValueError as fault:
+                    raise _FaultsError(((i, "step"), str(fault))) from None
+        return feeds
+
+    @field_validator("hedges")
+    @classmethod
+    def _hedges_once(cls, hedges: tuple[Hedge, ...]) -> tuple[Hedge, ...]:
+        _once([hedge.underlying for hedge in hedges], "underlying", below=("underlying",))
+        return hedges
+
+    @field_validator("strategies")
+    @classmethod
+    def _strategies_once(cls, strategies: tuple[Any, ...]) -> tuple[Any, ...]:
+        _once([strategy.name or strategy.kind for strategy in strategies], "strategy name", below=("name",))
+        return strategies
+
+    @field_validator("alternatives")
+    @classmethod
+    def _alternatives_once(cls, alternatives: tuple[Alternative, ...]) -> tuple[Alternative, ...]:
+        _once([item.name for item in alternatives], "account name", below=("name",))
+        for i, item in enumerate(alternatives):
+            if item.name in {"dynamic", "static", "none"}:
+                raise _FaultsError(
+                    ((i, "name"), f"expected a name of its own, found {item.name!r}, which every run has")
+                )
+        return alternatives
+
+
+def _once(values: _Values, noun: str, *, below: Key = ()) -> _Values:
+    seen: dict[Any, int] = {}
+    faults: list[tuple[Key, str]] = []
+    for i, value in enumerate(values):
+        if value in seen:
+            faults.append(
+                ((i, *below), f"expected each {noun} once, found {value} again (first at place {seen[value]})")
+            )
+        seen.setdefault(value, i)
+    if faults:
+        raise _FaultsError(*faults)
+    return values
+
+
+def _only_with(value: Any, info: ValidationInfo, key: str, needs: str) -> Any:
+    chosen = info.data.get(key)
+    if chosen == needs and value is None:
+        raise ValueError(f"required when {key} = {needs!r}, but absent")
+    if chosen not in {needs, None} and value is not None:
+        raise ValueError(f"expected only with {key} = {needs!r}, found {key} = {chosen!r}")
+    return value
+
+
+def _bound_steps(length: Nanos, step: Nanos) -> None:
+    if length // step > MAX_SYNTHETIC_STEPS:
+        raise ValueError(f"expected at most {MAX_SYNTHETIC_STEPS} steps in {span(length)}, found {length // step}")
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def load_config(path: Path, env: Mapping[str, str] | None = None, *, files: bool = True) -> Config:
+    """The config of a file, with the environment laid over it; ConfigError with all faults, one line each.
+
+    `env` is the process environment when None. With `files=False` named files and folders need not exist (to show or
+    hash a config on a machine without the data).
+    """
+    env = os.environ if env is None else env
+    data = _parse(_read(path), str(path))
+    sources, misfits = overlay(data, env)
+    faults = [*misfits, *_version_faults(data)]
+    data.setdefault("storage", {})  # its default folder, too, is relative to the file
+    reading = _Reading(path.absolute().parent, env, files)
+    config: Config | None = None
+    try:
+        config = Config.model_validate(data, context=reading)
+    except ValidationError as refused:
+        faults += _faults_of(refused, data)
+    if config is None or faults:
+        raise ConfigError(_report(path, _sorted(faults), sources))
+    config._path = path.absolute()
+    config._secrets = _load_secrets(config, env, path)
+    return config
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise ConfigError(f"{path}: expected a config file, found a folder")
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: expected a config file, found nothing there") from None
+    except OSError as fault:
+        raise ConfigError(f"{path}: cannot be read: {fault.strerror}") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: expected at most {MAX_FILE_BYTES} bytes of TOML, found more")
+    return raw
+
+
+def _parse(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise ConfigError(
+            f"{where}: expected UTF-8 text, found byte 0x{raw[fault.start]:02x} at {fault.start}"
+        ) from None
+    try:
+        return tomllib.loads(text.replace("\r\n", "\n"), parse_float=Decimal)
+    except tomllib.TOMLDecodeError as fault:
+        raise ConfigError(f"{where}: not TOML: {fault}") from None
+    except (RecursionError, ValueError, InvalidOperation) as fault:
+        # nested past the parser's depth, or a number past the digits and exponents Python reads
+        raise ConfigError(f"{where}: not TOML that can be read: {type(fault).__name__}") from None
+
+
+def _version_faults(data: Mapping[str, Any]) -> list[Fault]:
+    found = data.get("schema_version")
+    if found is None:
+        text = f"required, but absent; this release reads {SCHEMA_VERSION} (see `evenkeel config migrate`)"
+        return [Fault(("schema_version",), text)]
+    if found != SCHEMA_VERSION or isinstance(found, bool):
+        return [
+            Fault(("schema_version",), f"expected {SCHEMA_VERSION}, the one this release reads, found {_found(found)}")
+        ]
+    return []
+
+
+def _load_secrets(config: Config, env: Mapping[str, str], path: Path) -> dict[str, SecretStr]:
+    """Each named secret from its variable, else from its file; ConfigError with all that are absent."""
+    names = config.secrets.names
+    if not names:
+        return {}
+    folder = config.secrets.dir or (Path(env[SECRETS_DIR]) if env.get(SECRETS_DIR) else None)
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"{path}: secrets.dir: expected a folder, found nothing at {folder}")
+    given = {name: env[SECRET_PREFIX + name.upper()] for name in names if SECRET_PREFIX + name.upper() in env}
+    fields: dict[str, Any] = dict.fromkeys(names, (SecretStr | None, None))
+    reader = create_model("SecretFiles", __base__=_SecretFiles, **fields)
+    values: dict[str, Any] = {"_secrets_dir": folder, **given}
+    held = reader(**values)
+    found = {name: value for name in names if (value := getattr(held, name)) is not None}
+    absent = [name for name in names if name not in found]
+    if absent:
+        lines = [
+            f"{path}: secrets.names: {name}: expected the variable {SECRET_PREFIX}{name.upper()} or a file "
+            f"{name!r} in {folder or 'secrets.dir'}, found neither"
+            for name in absent
+        ]
+        raise ConfigError("\n".join(lines))
+    return found
+
+
+class _SecretFiles(BaseSettings):
+    """Secrets given by name, else one file each in a folder."""
+
+    model_config = SettingsConfigDict(extra="ignore")  # a folder may hold others' secrets as well
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  (the library's signature)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, file_secret_settings)
+
+
+def reveal(options: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """A plug-in's options with each `{secret = "name"}` replaced by that SecretStr."""
+    return {key: _revealed(value, config) for key, value in options.items()}
+
+
+def _revealed(value: Any, config: Config) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"secret"} and isinstance(value["secret"], str):
+            return config.secret(value["secret"])
+        return reveal(value, config)
+    if isinstance(value, list):
+        return [_revealed(item, config) for item in value]
+    return value
+
+
+def feed_settings(feed: ReplayFeed | SyntheticFeed | DatasetFeed | PluginFeed, config: Config) -> dict[str, Any]:
+    """What a feed's factory is given: its own keys, and of the session and pricing what it leaves to them."""
+    found = feed.settings()
+    session = config.session
+    if isinstance(feed, ReplayFeed):
+        found.setdefault("rate", config.pricing.rate)
+        if feed.format != "lean":
+            found.setdefault("root", str(config.path.parent))
+    if isinstance(feed, SyntheticFeed):
+        found.setdefault("start", session.start)
+        found.setdefault("end", session.end)
+    if isinstance(feed, DatasetFeed):
+        found.setdefault("start", _utc_day(session.start))
+        if session.end is not None:
+            found.setdefault("end", _utc_day(session.end))
+    return reveal(found, config)
+
+
+def _utc_day(ts: Nanos) -> date:
+    return date.fromordinal(date(1970, 1, 1).toordinal() + ts // NS_PER_DAY)
+
+
+# --------------------------------------------------------------------------- faults in plain words
+
+
+def _faults_of(refused: ValidationError, data: Mapping[str, Any]) -> list[Fault]:
+    faults: list[Fault] = []
+    errors = refused.errors(include_url=False)
+    unkinded = {_key_of(e["loc"])[:-1] for e in errors if e["type"] == "missing" and e["loc"][-1] == "kind"}
+    for error in errors:
+        key = _key_of(error["loc"])
+        if key[:1] == ("schema_version",) or (error["type"] == "extra_forbidden" and key[:-1] in unkinded):
+            continue  # told once, in better words
+        if error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]:
+            continue  # only short of its faulty items, which are told
+        cause = error.get("ctx", {}).get("error")
+        if isinstance(cause, _FaultsError):
+            faults += [Fault((*key, *below), text) for below, text in cause.faults]
+        else:
+            faults.append(Fault(key, _sentence(dict(error), key, data)))
+    return faults
+
+
+def _key_of(loc: tuple[str | int, ...]) -> Key:
+    """The file's own key: without the marks of a kind's model, nor the mark of a table's key."""
+    return tuple(part for part in loc if not (isinstance(part, str) and (part.startswith(_TAG) or part == "[key]")))
+
+
+def _sentence(error: Mapping[str, Any], key: Key, data: Mapping[str, Any]) -> str:
+    kind, value, ctx = str(error["type"]), error.get("input"), error.get("ctx", {})
+    if kind == "value_error":
+        return str(ctx["error"])
+    if kind == "missing":
+        return "required, but absent"
+    if kind == "extra_forbidden":
+        return _unknown(tuple(error["loc"]), key, data)
+    if kind == "literal_error":
+        return f"expected {ctx['expected']}, found {_found(value)}"
+    worded = _EXPECTED.get(kind)
+    if worded is None:
+        return f"expected another sort of value, found {_found(value)} ({kind.replace('_', ' ')})"
+    return f"expected {worded.format(**ctx)}, found {_found(value)}"
+
+
+_EXPECTED: Final[dict[str, str]] = {
+    "string_type": "a text",
+    "string_too_short": "a text of at least {min_length} characters",
+    "string_too_long": "a text of at most {max_length} characters",
+    "string_pattern_mismatch": "a text like {pattern}",
+    "string_unicode": "a text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "finite_number": "a finite number",
+}
+
+
+def _unknown(loc: tuple[str | int, ...], key: Key, data: Mapping[str, Any]) -> str:
+    word = str(key[-1])
+    close = nearest(word, _known_keys(loc[:-1]))
+    if close:
+        return f"unknown key; did you mean {close!r}?"
+    if loc[-2:-1] == (_TAG + _PLUGIN,):
+        kind = _at(data, (*key[:-1], "kind"))
+        options = dotted((*key[:-1], "options"))
+        meant = nearest(str(kind), _BUILT_IN)
+        hint = f"; did you mean kind {meant!r}?" if meant else ""
+        return f"unknown key; kind {kind!r} is not built in, and a plug-in's own keys go into {options}{hint}"
+    return "unknown key"
+
+
+def _at(data: Any, key: Key) -> Any:
+    for part in key:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _known_keys(loc: tuple[str | int, ...]) -> list[str]:
+    """The keys of the table at a place, found by walking the schema as the reader walked."""
+    node: Any = schema()
+    definitions = node.get("$defs", {})
+    for part in loc:
+        if isinstance(part, str) and part.startswith(_TAG):
+            node = _variant(node, part.removeprefix(_TAG), definitions)
+        elif isinstance(part, int):
+            node = _deref(node, definitions).get("items", {})
+        else:
+            node = _deref(node, definitions).get("properties", {}).get(part, {})
+    return list(_deref(node, definitions).get("properties", {}))
+
+
+def _deref(node: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """The table a node stands for: through references, and past the `null` of an optional one."""
+    while True:
+        if "$ref" in node:
+            node = definitions[node["$ref"].rsplit("/", 1)[-1]]
+            continue
+        if "anyOf" in node:
+            tables = [item for item in node["anyOf"] if item.get("type") != "null"]
+            if len(tables) == 1:
+                node = tables[0]
+                continue
+        return dict(node)
+
+
+def _variant(node: Any, kind: str, definitions: Mapping[str, Any]) -> dict[str, Any]:
+    for item in _deref(node, definitions).get("oneOf", []):
+        table = _deref(item, definitions)
+        const = table.get("properties", {}).get("kind", {}).get("const", _PLUGIN)
+        if const == kind:
+            return table
+    return {}
+
+
+def _sorted(faults: list[Fault]) -> list[Fault]:
+    seen = dict.fromkeys(faults)
+    return sorted(seen, key=lambda fault: [(isinstance(part, str), str(part).zfill(8)) for part in fault.key])
+
+
+def _report(path: Path, faults: Sequence[Fault], sources: Mapping[Key, str]) -> str:
+    lines = []
+    for fault in faults:
+        source = sources.get(fault.key)
+        given = f" (given by {source})" if source is not None and source not in fault.text else ""
+        where = f"{dotted(fault.key)}: " if fault.key else ""
+        lines.append(f"{path}: {where}{fault.text}{given}")
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------- verbs of `evenkeel config`
+
+
+def config_hash(config: Config) -> str:
+    """The sha256 of what the run depends on, in hexadecimal.
+
+    Taken over canonical JSON of all resolved keys, with every file by name and the book's and marks' by their bytes, so
+    that neither a folder's place, nor comments, nor a default written out change it. Secrets, the data root and the
+    runs folder are left out; the data itself is pinned by the tape's digests.
+    """
+    text = json.dumps(_canonical(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(config: Config) -> dict[str, Any]:
+    tree = {name: _canon(getattr(config, name)) for name in Config.model_fields}
+    tree["storage"] = {"durability": config.storage.durability}
+    del tree["secrets"]
+    tree["book"]["file"] = _digest(config.book.file)
+    if config.pricing.marks_file is not None:
+        tree["pricing"]["marks_file"] = _digest(config.pricing.marks_file)
+    for place, feed in enumerate(config.feeds):
+        if isinstance(feed, ReplayFeed):
+            tree["feeds"][place].pop("root")
+            tree["feeds"][place]["files"] = [Path(name).name for name in feed.files]
+    return tree
+
+
+def _canon(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _canon(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, dict):
+        return {str(key): _canon(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canon(item) for item in value]
+    return _canon_leaf(value)
+
+
+def _canon_leaf(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return "0" if value == 0 else format(value.normalize(), "f")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, float):
+        return value + 0.0  # one zero, not two
+    return value.name if isinstance(value, Path) else value
+
+
+def _digest(path: Path) -> dict[str, str]:
+    try:
+        return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    except OSError as fault:
+        raise ConfigError(f"{path}: expected a readable file, found: {fault.strerror}") from None
+
+
+def show(config: Config) -> str:
+    """The resolved config as TOML, every default written out; of secrets only whether they are set."""
+    text = to_toml(_without_empty(config.model_dump(mode="python")))
+    notes = [f"# secret {name}: {'set' if name in config._secrets else 'absent'}" for name in config.secrets.names]
+    return "\n".join([f"# {config.path.name}, hash {config_hash(config)}", *notes, text])
+
+
+def _without_empty(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables without those that say nothing; a plug-in's own are left as they are."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        kept = value if key == "options" else _without_empty_below(value)
+        if kept != {}:
+            found[key] = kept
+    return found
+
+
+def _without_empty_below(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _without_empty(value)
+    if isinstance(value, list | tuple):
+        return [_without_empty_below(item) for item in value]
+    return value
+
+
+@cache
+def _schema_text() -> str:
+    return json.dumps(_readable_defaults(Config.model_json_schema(mode="validation")))
+
+
+def _readable_defaults(node: Any) -> Any:
+    """The schema with defaults as the file writes them: a length of time as text, not in nanoseconds."""
+    if isinstance(node, list):
+        return [_readable_defaults(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: _readable_defaults(value) for key, value in node.items()}
+    if isinstance(found.get("default"), int) and found.get("type") == "string":
+        found["default"] = _shown_span(found["default"])
+    if found.get("examples") == ["60x"]:
+        found["default"] = "max"
+    return found
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a config file, with the description of every key."""
+    found: dict[str, Any] = json.loads(_schema_text())
+    return found
+
+
+def check(path: Path, env: Mapping[str, str] | None = None) -> str:
+    """One line that says the file is good, with its hash; ConfigError with all faults when it is not."""
+    config = load_config(path, env)
+    return f"{path}: good, schema_version {SCHEMA_VERSION}, hash {config_hash(config)}"
+
+
+def migrate(text: str, where: str = "config") -> tuple[str, list[str]]:
+    """The text brought to this release's shape, comments kept, and a note on each change; no note when none is needed.
+
+    The one older shape is that before `schema_version`, whose keys are those of 1: the line is added. ConfigError for a
+    text that is not TOML and for a version this release does not know.
+    """
+    found = _parse(text.encode(), where).get("schema_version")
+    if found is None:
+        lines = text.removeprefix("\ufeff").splitlines(keepends=True)
+        place = next(
+            (i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), len(lines)
+        )
+        end = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
+        if place and not lines[place - 1].endswith("\n"):
+            lines[place - 1] += end
+        lines.insert(place, f"schema_version = {SCHEMA_VERSION}{end}")
+        return "".join(lines), [f"schema_version: absent, now {SCHEMA_VERSION}; no other key has changed since"]
+    if found != SCHEMA_VERSION or isinstance(found, bool):
+        raise ConfigError(f"{where}: schema_version: expected {SCHEMA_VERSION} or none, found {_found(found)}")
+    return text, []
+
+
+def example_path(name: str) -> Path:
+    """The file of a shipped example by name (`es_day` or `es_day.toml`), in a checkout or an installed package."""
+    folder = examples_folder()
+    file = name if name.endswith(".toml") else f"{name}.toml"
+    known = example_names()
+    if file.removesuffix(".toml") not in known:
+        close = nearest(file.removesuffix(".toml"), known)
+        hint = f"; did you mean {close!r}?" if close else ""
+        raise ConfigError(f"example {name!r}: expected one of {', '.join(known)}{hint}")
+    return folder / file
+
+
+def example_names() -> list[str]:
+    """The names of the shipped examples, sorted."""
+    return sorted(path.stem for path in examples_folder().glob("*.toml"))
+
+
+def examples_folder() -> Path:
+    """The folder of the shipped examples: package data when installed, `config/` in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "examples", package.parents[1] / "config"):
+        if folder.is_dir():
+            return folder
+    raise ConfigError(f"expected the shipped examples beside {package}, found none: the installation is incomplete")
