@@ -141,8 +141,9 @@ def match(
     """The executions, best first, of `quantity` (signed contracts left) against a two-sided touch that is not crossed.
 
     `limit` None is a market order. `resting` True is a limit order that was in the book before this quote: it fills at
-    its limit. `taken` is how much of the displayed size earlier orders took from this very quote. `shift` is our own
-    permanent impact so far, in price units: it only ever makes a price worse.
+    its limit. `taken` is how much earlier orders took from this very quote: what they left is displayed, and what they
+    walked beyond it deepens our own walk. `shift` is our own permanent impact so far, in price units: it only ever
+    makes a price worse.
     """
     side = 1 if quantity > 0 else -1
     quoted = touch.price(side)
@@ -159,7 +160,8 @@ def match(
     paid = limit if resting and limit is not None else price
     first = Execution(quantity=at_touch * side, price=paid, touch=quoted, mid=mid) if at_touch else None
     excess = wanted - at_touch
-    walked = _walk(price, excess, displayed=displayed, rules=rules, tick=instrument.tick, side=side)
+    depth = excess + max(ZERO, taken - displayed) if excess and displayed is not None else excess
+    walked = _walk(price, depth, displayed=displayed, rules=rules, tick=instrument.tick, side=side)
     if walked is None or not _allowed(walked, limit, side):
         return (first,) if first else ()
     paid = limit if resting and limit is not None else walked
