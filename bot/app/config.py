@@ -313,6 +313,7 @@ Share: TypeAlias = Annotated[Number, Field(ge=0, le=1)]
 VolNumber: TypeAlias = Annotated[Number, Field(gt=0, le=10)]
 RateNumber: TypeAlias = Annotated[Number, Field(ge=-1, le=1)]
 Money: TypeAlias = Annotated[Amount, Field(ge=0, le=Decimal("1e15"))]
+Fee: TypeAlias = Annotated[Amount, Field(ge=Decimal("-1e9"), le=Decimal("1e9"))]
 Positive: TypeAlias = Annotated[Amount, Field(gt=0, le=Decimal("1e15"))]
 
 
@@ -588,9 +589,7 @@ class SyntheticFeed(_Feed):
     @field_validator("heston", "merton")
     @classmethod
     def _fits_model(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is not None and info.data.get("model") not in {None, info.field_name}:
-            raise ValueError(f"expected only with model = {info.field_name!r}, found model = {info.data['model']!r}")
-        return value
+        return _only_with(value, info, "model", (str(info.field_name),))
 
 
 class DatasetFeed(_Feed):
@@ -703,9 +702,9 @@ class Pricing(Section):
         default=None, description="a quote older than this marks nothing; absent: the last valid one is carried"
     )
     vol_max_age: Interval | None = Field(default=None, description="a carried vol older than this is a fault")
-    fallback_delta: Literal["last", "halt"] = Field(
+    fallback_delta: Literal["last", "hold"] = Field(
         default="last",
-        description="when a Greek is unknown: hold the last known delta, or stop hedging; always alarmed",
+        description="while a Greek is unknown: hedge the last known delta, or hold still; always alarmed",
     )
     table: TableConfig | None = Field(default=None, validate_default=True, description="the numbers of pricer 'table'")
 
@@ -713,50 +712,52 @@ class Pricing(Section):
     @classmethod
     def _given_for_vol(cls, value: Any, info: ValidationInfo) -> Any:
         needs = {"vol_value": "fixed", "marks_file": "marks_file"}[str(info.field_name)]
-        vol = info.data.get("vol")
-        if vol == needs and value is None:
-            raise ValueError(f"required when vol = {needs!r}, but absent")
-        if vol not in {needs, None} and value is not None:
-            raise ValueError(f"expected only with vol = {needs!r}, found vol = {vol!r}")
-        return value
+        return _only_with(value, info, "vol", (needs,), required=True)
 
     @field_validator("table")
     @classmethod
     def _given_for_pricer(cls, value: Any, info: ValidationInfo) -> Any:
-        pricer = info.data.get("pricer")
-        if pricer == "table" and value is None:
-            raise ValueError("required when pricer = 'table', but absent")
-        if pricer not in {"table", None} and value is not None:
-            raise ValueError(f"expected only with pricer = 'table', found pricer = {pricer!r}")
-        return value
+        return _only_with(value, info, "pricer", ("table",), required=True)
 
 
 class Spread(Section):
     """Where the touch lies: as quoted, or around the last price when a feed has no quotes."""
 
-    model: Literal["quoted", "fixed", "ticks", "basis_points", "volatility"] = Field(
+    kind: Literal["quoted", "fixed", "ticks", "basis_points", "volatility"] = Field(
         description="how the touch is found"
     )
     half: Money | None = Field(default=None, validate_default=True, description="half spread in price, of 'fixed'")
-    ticks: Annotated[Number, Field(ge=0, le=10_000)] | None = Field(
+    ticks: Annotated[Amount, Field(ge=0, le=10_000)] | None = Field(
         default=None, validate_default=True, description="half spread, of 'ticks'"
     )
-    bps: Annotated[Number, Field(ge=0, le=10_000)] | None = Field(
+    bp: Annotated[Amount, Field(ge=0, le=10_000)] | None = Field(
+        default=None, validate_default=True, description="half spread in basis points of the price, of 'basis_points'"
+    )
+    k: Annotated[Number, Field(ge=0, le=100)] | None = Field(
         default=None,
         validate_default=True,
-        description="half spread in hundredths of a per cent of the price, of 'basis_points'",
+        description="half spread in standard deviations of a move over `interval`, of 'volatility'",
     )
-    scale: Annotated[Number, Field(ge=0, le=100)] | None = Field(
-        default=None,
-        validate_default=True,
-        description="half spread in standard deviations of one step of the price, of 'volatility'",
+    vol: VolNumber | None = Field(
+        default=None, description="of 'volatility'; absent: weighted from the prints themselves"
     )
+    interval: Interval | None = Field(default=None, description="of 'volatility'; one minute when absent")
+    halflife: Interval | None = Field(default=None, description="of the prints' weights; 30 minutes when absent")
 
-    @field_validator("half", "ticks", "bps", "scale")
+    @field_validator("half", "ticks", "bp", "k")
     @classmethod
-    def _fits_model(cls, value: Any, info: ValidationInfo) -> Any:
-        needs = {"half": "fixed", "ticks": "ticks", "bps": "basis_points", "scale": "volatility"}[str(info.field_name)]
-        return _only_with(value, info, "model", needs)
+    def _fits_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        needs = {"half": "fixed", "ticks": "ticks", "bp": "basis_points", "k": "volatility"}[str(info.field_name)]
+        return _only_with(value, info, "kind", (needs,), required=True)
+
+    @field_validator("vol", "interval", "halflife")
+    @classmethod
+    def _fits_volatility(cls, value: Any, info: ValidationInfo) -> Any:
+        return _only_with(value, info, "kind", ("volatility",))
+
+    def settings(self) -> dict[str, Any]:
+        """The specification as `bot.domain.costs` reads it."""
+        return _bare(self)
 
 
 class Hedge(Section):
@@ -767,8 +768,8 @@ class Hedge(Section):
     target_delta: Range = Field(
         default=(0.0, 0.0), description="net delta to hold, in units of the underlying: a number or [lo, hi]"
     )
-    beta: Number = Field(
-        default=1.0, ge=-100, le=100, description="units the underlying moves per unit of the instrument"
+    beta: Annotated[Number, Field(ge=-100, le=100)] | None = Field(
+        default=None, description="return of the instrument per return of the underlying; absent: one for one in price"
     )
     multiplier: Positive | None = Field(
         default=None, description="units per contract, where the known one is not meant"
@@ -780,7 +781,7 @@ class Hedge(Section):
 
     @field_validator("beta")
     @classmethod
-    def _not_zero(cls, beta: float) -> float:
+    def _not_zero(cls, beta: float | None) -> float | None:
         if beta == 0.0:
             raise ValueError("expected a number that is not zero, found 0")
         return beta
@@ -887,11 +888,23 @@ class Accounts(Section):
 class Commission(Section):
     """One schedule of fees; an order pays the sum of all that apply to its instrument, each half-up to the cent."""
 
-    kind: Literal["per_contract", "basis_points", "per_ticket"] = Field(description="what the fee counts")
-    rate: Money = Field(description="money per contract or share; basis points of notional; money per order")
-    minimum: Money = Field(default=Decimal(0), description="least per order")
+    kind: Literal["per_contract", "basis_points", "per_ticket", "fixed_total"] = Field(
+        description="what the fee counts"
+    )
+    rate: Fee | None = Field(
+        default=None,
+        validate_default=True,
+        description="money per contract or share, of 'per_contract'; negative: rebate",
+    )
+    bp: Annotated[Amount, Field(ge=-10_000, le=10_000)] | None = Field(
+        default=None, validate_default=True, description="basis points of the notional, of 'basis_points'"
+    )
+    amount: Fee | None = Field(
+        default=None, validate_default=True, description="money per order, of 'per_ticket' and 'fixed_total'"
+    )
+    minimum: Money | None = Field(default=None, description="least per order, of 'per_contract' and 'basis_points'")
     cap: Annotated[Amount, Field(gt=0, le=1)] | None = Field(
-        default=None, description="most, as a fraction of notional"
+        default=None, description="most, as a fraction of the order's notional, of 'per_contract'"
     )
     applies_to: tuple[InstrumentText, ...] = Field(
         default=(),
@@ -899,20 +912,49 @@ class Commission(Section):
         description="kinds (spot, index, future, perpetual, option) or instrument ids; empty: every instrument",
     )
 
+    @field_validator("rate", "bp", "amount")
+    @classmethod
+    def _fits_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        needs = {"rate": ("per_contract",), "bp": ("basis_points",), "amount": ("per_ticket", "fixed_total")}
+        return _only_with(value, info, "kind", needs[str(info.field_name)], required=True)
+
+    @field_validator("minimum", "cap")
+    @classmethod
+    def _bounds_fit_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        needs = {"minimum": ("per_contract", "basis_points"), "cap": ("per_contract",)}
+        return _only_with(value, info, "kind", needs[str(info.field_name)])
+
+    def settings(self) -> dict[str, Any]:
+        """The specification as `bot.domain.costs` reads it; to what it applies stays here."""
+        return {name: value for name, value in _bare(self).items() if name != "applies_to"}
+
 
 class Impact(Section):
     """What size beyond the displayed amount costs."""
 
-    model: Literal["none", "square_root", "linear"] = Field(
-        default="square_root", description="how the price moves away"
+    kind: Literal["none", "square_root", "linear"] = Field(description="how the price moves away")
+    coefficient: Annotated[Amount, Field(ge=0, le=1000)] | None = Field(
+        default=None, description="fraction of the price at one `adv` (or displayed size) beyond; 0.0001 when absent"
     )
-    coefficient: Number = Field(
-        default=1.0, ge=0, le=1000, description="in daily standard deviations at one day's volume"
+    adv: Positive | None = Field(default=None, description="contracts a day; absent: multiples of the displayed size")
+
+    @field_validator("coefficient", "adv")
+    @classmethod
+    def _fits_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        return _only_with(value, info, "kind", ("square_root", "linear"))
+
+    def settings(self) -> dict[str, Any]:
+        """The specification as `bot.domain.costs` reads it."""
+        return _bare(self)
+
+
+class PermanentImpact(Section):
+    """A scenario: each execution of Q contracts moves later prices by coefficient Q / adv of its price."""
+
+    coefficient: Annotated[Amount, Field(ge=0, le=1000)] = Field(
+        description="fraction of the price at one day's volume"
     )
-    daily_volume: Annotated[Number, Field(gt=0, le=1e15)] | None = Field(
-        default=None, description="contracts a day; absent: multiples of the displayed size"
-    )
-    permanent: Share = Field(default=0.0, description="share of the impact that stays, for scenarios")
+    adv: Positive = Field(description="contracts a day")
 
 
 class _Broker(Kinded):
@@ -932,12 +974,13 @@ class PaperBroker(_Broker):
         default=(), max_length=100, description="fees; the sum of those that apply"
     )
     spread: Spread = Field(
-        default_factory=lambda: Spread(model="quoted"),
+        default_factory=lambda: Spread(kind="quoted"),
         description="the touch of instruments with no spread of their own",
     )
     impact: Impact = Field(
-        default_factory=lambda: Impact(model="none"), description="of size beyond the displayed amount"
+        default_factory=lambda: Impact(kind="none"), description="of size beyond the displayed amount"
     )
+    permanent: PermanentImpact | None = Field(default=None, description="a scenario: impact that stays")
     beyond: Literal["impact", "partial", "ignore"] = Field(
         default="ignore",
         description="size beyond the displayed amount: walk on by the impact model, fill in part, ignore it",
@@ -979,11 +1022,7 @@ class Limits(Section):
         default=None, description="greatest distance of a limit price from the mid, as a fraction"
     )
     max_open_orders: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(default=None, description="at one time")
-    max_orders_per_minute: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="in any 60 seconds of event time"
-    )
-    max_turnover: Positive | None = Field(default=None, description="notional traded in one run, base currency")
-    max_loss: Positive | None = Field(default=None, description="loss of the run that halts hedging, base currency")
+    stale_after: Interval | None = Field(default=None, description="no order on a quote older than this")
     restricted: tuple[InstrumentText, ...] = Field(
         default=(), max_length=10_000, description="instruments never traded"
     )
@@ -1126,12 +1165,14 @@ def _once(values: _Values, noun: str, *, below: Key = ()) -> _Values:
     return values
 
 
-def _only_with(value: Any, info: ValidationInfo, key: str, needs: str) -> Any:
+def _only_with(value: Any, info: ValidationInfo, key: str, needs: tuple[str, ...], *, required: bool = False) -> Any:
+    """The value when it fits what another key chose; that key's own fault is not told twice."""
     chosen = info.data.get(key)
-    if chosen == needs and value is None:
-        raise ValueError(f"required when {key} = {needs!r}, but absent")
-    if chosen not in {needs, None} and value is not None:
-        raise ValueError(f"expected only with {key} = {needs!r}, found {key} = {chosen!r}")
+    if required and chosen in needs and value is None:
+        raise ValueError(f"required when {key} = {chosen!r}, but absent")
+    if value is not None and chosen is not None and chosen not in needs:
+        allowed = " or ".join(repr(item) for item in needs)
+        raise ValueError(f"expected only with {key} = {allowed}, found {key} = {chosen!r}")
     return value
 
 

@@ -23,7 +23,7 @@ OWN: Final = "evenkeel"
 
 
 class PluginInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One registered entry point: what it is called, who brings it, and whether it can be used, with the reason if not."""
+    """One registered entry point: its name, who brings it, whether it can be used, and why not."""
 
     group: Group
     name: str
@@ -69,12 +69,9 @@ def discover(installed: Iterable[Distribution] | None = None) -> list[Found]:
 def _described(distribution: Distribution) -> tuple[str, str, list[EntryPoint]]:
     try:
         metadata = distribution.metadata
-        points = list(distribution.entry_points)
-    except (OSError, ValueError, KeyError):  # a half-removed package must not stop the others
+        return (metadata["Name"] or "", metadata["Version"] or "unknown", list(distribution.entry_points))
+    except (OSError, ValueError, KeyError, TypeError):  # a half-removed package must not stop the others
         return ("", "", [])
-    if metadata is None:
-        return ("", "", [])
-    return (metadata["Name"] or "", metadata["Version"] or "unknown", points)
 
 
 def _normal(name: str) -> str:
@@ -157,7 +154,7 @@ def _import(item: Found) -> Any:
     where = f"{item.group} {item.point.name!r} of {item.distribution} {item.version} ({item.point.value})"
     try:
         factory = item.point.load()
-    except Exception as fault:  # noqa: BLE001  (a plug-in's module may raise anything; the message carries it)
+    except Exception as fault:  # a plug-in's module may raise anything: the message carries it
         raise PluginError(f"{where}: broken: {type(fault).__name__}: {fault}") from fault
     if not callable(factory):
         raise PluginError(f"{where}: broken: expected a class or function to call, found {type(factory).__name__}")
