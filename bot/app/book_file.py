@@ -254,7 +254,7 @@ def _csv_lines(text: str, delimiter: str, faults: _Faults) -> Iterator[tuple[int
 
 def _sniff(text: str, mapping: dict[str, str]) -> str:
     """The delimiter under which the first written line names most columns that we know; the comma on a tie."""
-    head = next(line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    head = next((line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
     known = {name.casefold() for name in (*COLUMNS, *mapping)}
 
     def score(delimiter: str) -> int:

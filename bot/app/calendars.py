@@ -98,8 +98,8 @@ def _library_rows(name: str, first: date, last: date) -> list[_Row]:
 
     table: Any = exchange_calendars.get_calendar(name, start=str(first), end=str(last)).schedule
     days = table.index.values.astype("datetime64[D]").astype(np.int64)
-    opens = table["open"].values.astype("datetime64[ns]").astype(np.int64)
-    closes = table["close"].values.astype("datetime64[ns]").astype(np.int64)
+    opens = table["open"].dt.tz_convert(None).to_numpy().astype("datetime64[ns]").astype(np.int64)
+    closes = table["close"].dt.tz_convert(None).to_numpy().astype("datetime64[ns]").astype(np.int64)
     return [_Row(_EPOCH + timedelta(days=int(d)), int(o), int(c)) for d, o, c in zip(days, opens, closes, strict=True)]
 
 

@@ -395,12 +395,17 @@ def _index_class(terms: _Terms) -> tuple[str, IndexClass]:
             known = ", ".join(sorted(INDEX_CLASSES))
             raise BookError(f"index option root: expected one of {known}, or am or pm said, found {terms.given!r}")
         return terms.root, IndexClass(f"INDEX:{terms.root}", terms.session)
-    if kind.otherwise is not None and terms.session != "am" and not is_standard_monthly(terms):
+    if kind.otherwise is not None and terms.session != "am" and not _is_opening_monthly(terms):
         return kind.otherwise, INDEX_CLASSES[kind.otherwise]
     return terms.root, kind
 
 
-def is_standard_monthly(terms: _Terms) -> bool:
+def _is_opening_monthly(terms: _Terms) -> bool:
+    """True for a standard monthly date, unless the caller's instant is not that day's opening."""
+    return _is_standard_monthly(terms) and terms.instant in {None, _third_friday_open(terms)}
+
+
+def _is_standard_monthly(terms: _Terms) -> bool:
     """True for the third Friday, the Saturday after it, or the session before when that Friday is a holiday."""
     listed = terms.listed
     friday = third_friday(listed.year, listed.month)
@@ -506,7 +511,7 @@ def _future_id_of(month: tuple[str | None, str, int, int]) -> str:
 
 
 def _is_quarterly(terms: _Terms) -> bool:
-    return terms.listed.month % 3 == 0 and is_standard_monthly(terms) and terms.listed.weekday() != 5
+    return terms.listed.month % 3 == 0 and terms.listed.weekday() != 5 and _is_opening_monthly(terms)
 
 
 def _third_friday_open(terms: _Terms) -> Nanos:
