@@ -207,20 +207,20 @@ def _pair(value: Any) -> tuple[float, float]:
     return (lo, hi)
 
 
-def _free(value: Any) -> dict[str, Any]:
-    """A plug-in's own table: plain values, and no secret written out."""
+def _free(value: Any, info: ValidationInfo) -> dict[str, Any]:
+    """A plug-in's own table: plain values, `{path = ...}` made absolute, and no secret written out."""
     if not isinstance(value, dict):
         raise ValueError(f"expected a table, found {_found(value)}")
     faults = tuple(_written_secrets(value, ()))
     if faults:
         raise _FaultsError(*faults)
-    return {key: _plain(item) for key, item in value.items()}
+    return {key: _plain(item, _reading(info).folder) for key, item in value.items()}
 
 
 def _written_secrets(table: Mapping[str, Any], key: Key) -> Iterator[tuple[Key, str]]:
     for name, value in table.items():
         if isinstance(value, dict):
-            if set(value) != {"secret"}:
+            if not _is_word(value, "secret"):
                 yield from _written_secrets(value, (*key, name))
         elif _SECRET_WORD.search(name):
             yield (
@@ -230,16 +230,23 @@ def _written_secrets(table: Mapping[str, Any], key: Key) -> Iterator[tuple[Key, 
             )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, folder: Path) -> Any:
     if isinstance(value, Word):
         value = literal(value)
     if isinstance(value, Decimal):
         return _number(value)
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, folder) for item in value]
+    if _is_word(value, "path"):
+        return {"path": str(_resolve(value["path"], folder))}
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, folder) for key, item in value.items()}
     return value
+
+
+def _is_word(value: Any, word: str) -> bool:
+    """True for a table of that one key with a text, such as `{secret = "name"}` and `{path = "prices.csv"}`."""
+    return isinstance(value, dict) and set(value) == {word} and isinstance(value[word], str)
 
 
 def _resolve(value: Any, folder: Path) -> Path:
@@ -1294,14 +1301,16 @@ class _SecretFiles(BaseSettings):
 
 
 def reveal(options: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """A plug-in's options with each `{secret = "name"}` replaced by that SecretStr."""
+    """A plug-in's options, each `{secret = "name"}` replaced by that SecretStr and each `{path = ...}` by its text."""
     return {key: _revealed(value, config) for key, value in options.items()}
 
 
 def _revealed(value: Any, config: Config) -> Any:
+    if _is_word(value, "secret"):
+        return config.secret(value["secret"])
+    if _is_word(value, "path"):
+        return value["path"]
     if isinstance(value, dict):
-        if set(value) == {"secret"} and isinstance(value["secret"], str):
-            return config.secret(value["secret"])
         return reveal(value, config)
     if isinstance(value, list):
         return [_revealed(item, config) for item in value]
@@ -1324,6 +1333,43 @@ def feed_settings(feed: ReplayFeed | SyntheticFeed | DatasetFeed | PluginFeed, c
         if session.end is not None:
             found.setdefault("end", _utc_day(session.end))
     return reveal(found, config)
+
+
+def broker_settings(config: Config, kinds: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the broker's factory is given. Of the paper broker: tables by product, keyed by id, kind or `*`.
+
+    `kinds` tells the kind of an instrument id (`{"US:GOOG": "spot"}`), so that a fee for one id adds to those for its
+    kind. A `stale_after` that is absent is handed over as None: never.
+    """
+    broker = config.broker
+    if isinstance(broker, PluginBroker):
+        return reveal(broker.settings(), config)
+    spreads = {hedge.instrument: hedge.spread.settings() for hedge in config.hedges if hedge.spread is not None}
+    found: dict[str, Any] = {
+        name: getattr(broker, name)
+        for name in ("latency", "jitter", "stale_after", "on_bad_quote", "on_closed", "beyond")
+    }
+    return found | {
+        "impact": broker.impact.settings(),
+        "permanent": None if broker.permanent is None else _bare(broker.permanent) | {"kind": "permanent"},
+        "spreads": {"*": broker.spread.settings(), **spreads},
+        "commissions": _by_product(broker.commission, kinds or {}),
+        "margin": {} if broker.margin else None,
+        "cash": dict(config.accounts.opening_cash),
+        "financing_rate": broker.financing_rate,
+        "borrow_rate": broker.borrow_rate,
+    }
+
+
+def _by_product(schedules: Sequence[Commission], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """For each product named, and `*` for all others, the sum of the schedules that apply to it."""
+    named = dict.fromkeys(name for schedule in schedules for name in schedule.applies_to)
+    found: dict[str, Any] = {}
+    for product in (*named, "*"):
+        meant = {product, kinds.get(product, product)}
+        parts = [item.settings() for item in schedules if not item.applies_to or meant & set(item.applies_to)]
+        found[product] = {"kind": "sum", "parts": parts}
+    return found
 
 
 def _utc_day(ts: Nanos) -> date:
@@ -1499,6 +1545,8 @@ def _canonical(config: Config) -> dict[str, Any]:
 def _canon(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return {name: _canon(getattr(value, name)) for name in type(value).model_fields}
+    if _is_word(value, "path"):
+        return {"path": Path(value["path"]).name}
     if isinstance(value, dict):
         return {str(key): _canon(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
