@@ -78,7 +78,7 @@ _DELIMITERS: Final = (",", ";", "\t", "|")
 
 
 class LoadedBook(msgspec.Struct, frozen=True, kw_only=True):
-    """A book file understood: positions with the line of each, instruments held, and the underlyings of options.
+    """A book file understood: positions with the line of each, instruments held, and what options are on or deliver.
 
     `prices` is the quantity-weighted price of the rows that gave one, `vols` the vol per instrument, `as_of` the
     instant the file speaks of (None when it says none), `notes` what a person should know (rows that add up).
@@ -497,18 +497,19 @@ class _Reader:
         first = self._first_line.setdefault(instrument.id, row.line)
         if known != instrument:
             row.note("instrument", f"{instrument.id} is described differently than on line {first}")
-        if not isinstance(instrument, OptionContract) or instrument.underlying in self._underlyings:
+        if not isinstance(instrument, OptionContract):
             return
+        delivered = [line.instrument for line in instrument.deliverable if not line.instrument.startswith("CASH:")]
+        for needed in (instrument.underlying, *delivered):
+            if needed not in self._underlyings:
+                self._underlyings[needed] = self._linear_of(needed, instrument.currency)
+
+    def _linear_of(self, word: str, currency: str) -> Instrument:
         try:
-            underlying = resolve_instrument(
-                instrument.underlying, currency=instrument.currency, calendars=self._calendars
-            )
+            return resolve_instrument(word, currency=currency, calendars=self._calendars)
         except EvenkeelError:
             # A venue outside the tables: the option's own words are all that is known of it.
-            underlying = resolve_instrument(
-                instrument.underlying, kind="stock", currency=instrument.currency, calendars=self._calendars
-            )
-        self._underlyings[underlying.id] = underlying
+            return resolve_instrument(word, kind="stock", currency=currency, calendars=self._calendars)
 
     def _keep_vol(self, row: _Row, instrument: str, vol: float | None) -> None:
         if vol is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from bot.app.book_file import LoadedBook, check_book, load_book, parse_number
+from bot.app.book_file import COLUMNS, LoadedBook, check_book, load_book, parse_number
 from bot.core.errors import BookError
 from bot.domain.instruments import OptionContract
 from bot.domain.units import iso, parse_instant
@@ -47,6 +48,16 @@ def test_the_shipped_books_load(path: Path) -> None:
     assert book.positions
     known = {item.id for item in book.universe}
     assert {item.underlying for item in book.instruments if isinstance(item, OptionContract)} <= known
+
+
+def test_the_documented_books_load(tmp_path: Path) -> None:
+    """Each CSV shown in docs/book.md is a book, and the columns it lists are those known."""
+    text = (BOOKS.parents[1] / "docs" / "book.md").read_text()
+    shown = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
+    assert [len(loaded(tmp_path, block).positions) for block in shown] == [2, 2]
+    table = text.split("## Columns")[1].split("## Names")[0]
+    named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(COLUMNS)
 
 
 def test_occ_symbols_padded_or_not(tmp_path: Path) -> None:
@@ -274,9 +285,11 @@ def test_expired_contracts_are_faults_of_the_session(tmp_path: Path) -> None:
 def test_adjusted_roots_load_with_their_deliverable(tmp_path: Path) -> None:
     """An adjusted contract is taken with what it delivers."""
     text = "instrument,quantity,deliverable\nTWX1  160115C00070000,3,US:TWX=100+US:TIME=12+CASH:USD=3.5\n"
-    (option,) = loaded(tmp_path, text).instruments
+    book = loaded(tmp_path, text)
+    (option,) = book.instruments
     assert isinstance(option, OptionContract)
     assert [line.quantity for line in option.deliverable] == [Decimal(100), Decimal(12), Decimal("3.5")]
+    assert [item.id for item in book.underlyings] == ["US:TIME", "US:TWX"]
 
 
 def test_a_comma_in_a_semicolon_file_is_not_guessed(tmp_path: Path) -> None:

@@ -127,10 +127,17 @@ def test_questions_outside_the_table_are_refused() -> None:
 def test_tables_that_break_the_law_are_refused(change: dict[str, list[int]], message: str) -> None:
     """A row that is not a session, or a halt outside one, is refused with its date."""
     columns = {"dates": [1, 2], "opens": [34, 58], "closes": [40, 61], "halts": [[36, 37]]} | change
-    dates = np.array(columns.pop("dates"), dtype=np.int64)
-    hours = {name: np.array(value, dtype=np.int64) * HOUR for name, value in columns.items()}
+    day, opens, closes, halts = (np.array(columns[name]) for name in ("dates", "opens", "closes", "halts"))
     with pytest.raises(ValueError, match=message):
-        sessions("TEST", first=date(1970, 1, 1), last=date(1970, 1, 4), dates=dates, **hours)
+        sessions(
+            "TEST",
+            first=date(1970, 1, 1),
+            last=date(1970, 1, 4),
+            dates=day,
+            opens=opens * HOUR,
+            closes=closes * HOUR,
+            halts=halts * HOUR,
+        )
 
 
 def test_a_table_cannot_be_changed() -> None:
