@@ -71,3 +71,9 @@ class RunNotFound(EvenkeelError):
     """No run of that name in the runs folder."""
 
     exit_code = 8
+
+
+class StorageError(EvenkeelError):
+    """A folder or disk that could not be written: full, read-only or not ours."""
+
+    exit_code = 9

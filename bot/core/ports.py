@@ -175,6 +175,23 @@ class BandInput(NamedTuple):
     last_hedge_spot: Any
 
 
+class Hedge(msgspec.Struct, frozen=True, kw_only=True):
+    """How one underlying is hedged.
+
+    `target_delta` is a number or a range (lo, hi) in underlying units; `beta` the return of the hedge instrument per return
+    of the underlying (None: one for one in price); `lot` overrides the instrument's; `cost` is the one-way cost as a
+    fraction of notional, for policies that weigh it.
+    """
+
+    underlying: str
+    instrument: str
+    target_delta: float | tuple[float, float] = 0.0
+    beta: float | None = None
+    lot: Decimal | None = None
+    toward_zero: bool = False
+    cost: float = 0.0
+
+
 @runtime_checkable
 class HedgePolicy(Protocol):
     """When and how much. Law: pure; the policy scored is the policy that trades."""
@@ -220,6 +237,9 @@ class StrategyView(Protocol):
         """Ask for a timer."""
 
     def alarm(self, alarm: Alarm) -> None: ...
+    def skip(self, underlying: str, reason: str) -> None:
+        """Put on the record that a decision was due and could not be made."""
+
     def memory(self, strategy: str, memory: msgspec.Struct) -> None:
         """Journal the strategy's memory: one Struct, when it changed."""
 
@@ -248,3 +268,6 @@ class Strategy(Protocol):
 
     def watches(self) -> Sequence[str]:
         """Instruments whose quotes concern it."""
+
+    def trades(self) -> Sequence[str]:
+        """Instruments it may trade; other linear holdings of its book count into its net delta."""

@@ -1,0 +1,378 @@
+"""A result is what a finished run tells its owner: one document with stable keys, and the samples as a table beside it.
+
+Law: money is summed exactly before it becomes a JSON number; total = options + hedge - spread - commission - impact +
+financing, and the nine attribution terms sum to the total, both to the cent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bot import __version__
+from bot.app import config as configs
+from bot.app.wiring import Run
+from bot.core.errors import EvenkeelError
+from bot.domain.instruments import OptionContract
+from bot.domain.units import NS_PER_YEAR, Nanos, iso, span
+from bot.engine import attribution as attributions
+from bot.engine import comparison
+from bot.engine.account import Account
+from bot.engine.ledger import Pnl
+
+SCHEMA = 1
+
+
+def document(run: Run, *, timing: Mapping[str, float]) -> dict[str, Any]:
+    """The result of a finished run, ready for JSON."""
+    loop = run.loop
+    if loop.started_at is None:
+        raise EvenkeelError(not_started(run))
+    intervals = intervals_of(run)
+    books = {account.name: _book(run, account, intervals[account.name]) for account in run.accounts}
+    dynamic = run.accounts[0]
+    return {
+        "schema": SCHEMA,
+        "run_id": run.run_id,
+        "name": run.config.name,
+        "release": __version__,
+        "config_hash": configs.config_hash(run.config),
+        "facts_digest": run.journal.facts_digest.hexdigest(),
+        "session": _session(run),
+        "feed": _feed(run),
+        "orders": dynamic.order_count,
+        "fills": dynamic.fill_count,
+        "refusals": dict(sorted(dynamic.refusals.items())),
+        "skipped": dict(sorted(dynamic.skips.items())),
+        "books": books,
+        "legs": _legs(run),
+        "gamma_rent": _gamma_rent(run, intervals["dynamic"]),
+        "days": _days(run, intervals["dynamic"]),
+        "verdict": _verdict(books),
+        "alarms": _alarms(run, books),
+        "assumptions": assumptions(run),
+        "timing": dict(timing),
+    }
+
+
+def not_started(run: Run) -> str:
+    """Why a session never began, in one sentence."""
+    end = run.config.session.end
+    where = f"between {iso(run.config.session.start)} and {iso(end) if end is not None else 'the end of the feed'}"
+    return f"{run.config.path.name}: the session never began {where}: {run.loop.not_ready or 'no data arrived'}"
+
+
+def intervals_of(run: Run) -> dict[str, attributions.Intervals]:
+    """Attribution between samples, by account."""
+    loop = run.loop
+    return {
+        account.name: attributions.attribute(
+            loop.sampler, loop.sampler.tracks[account.name], loop.valuation, run.universe, loop.convert
+        )
+        for account in run.accounts
+    }
+
+
+def final_pnl(run: Run, account: Account) -> Pnl:
+    """The exact P&L of an account at the end of its run."""
+    loop = run.loop
+    found = account.ledger.pnl(lambda key: loop.valuation.mark(key, loop.now), loop.convert)
+    if found is None:
+        raise EvenkeelError(
+            f"account {account.name}: a mark or an exchange rate into {account.ledger.base} is missing at {iso(loop.now)}"
+        )
+    return found
+
+
+# --------------------------------------------------------------------------- parts
+
+
+def _session(run: Run) -> dict[str, Any]:
+    loop = run.loop
+    return {
+        "start": iso(loop.started_at or 0),
+        "end": iso(loop.ended_at or loop.now),
+        "configured_start": iso(run.config.session.start),
+        "configured_end": None if run.config.session.end is None else iso(run.config.session.end),
+        "report_grid": span(run.config.session.report_grid),
+        "effectiveness_interval": span(run.config.session.effectiveness_interval),
+        "samples": len(loop.sampler.instants),
+        "base_currency": run.config.session.base_currency,
+    }
+
+
+def _feed(run: Run) -> dict[str, Any]:
+    reports = [(feed.name, feed.report()) for feed in run.feeds]
+    refused: dict[str, int] = {}
+    repaired: dict[str, int] = {}
+    for _, report in reports:
+        for target, counts in ((refused, report.refused), (repaired, report.repaired)):
+            for reason, count in counts.items():
+                target[reason] = target.get(reason, 0) + count
+    return {
+        "quotes": sum(report.quotes for _, report in reports),
+        "trades": sum(report.trades for _, report in reports),
+        "refused": dict(sorted(refused.items())),
+        "repaired": dict(sorted(repaired.items())),
+        "notes": [note for _, report in reports for note in report.notes],
+        "files": {f"{name}/{file}": digest for name, report in reports for file, digest in report.files.items()},
+        "tape_rows": run.loop.tape.rows,
+    }
+
+
+def _book(run: Run, account: Account, intervals: attributions.Intervals) -> dict[str, Any]:
+    loop, ledger = run.loop, account.ledger
+    pnl = final_pnl(run, account)
+    path = np.asarray(loop.sampler.tracks[account.name].pnl, dtype=np.float64)
+    risk = comparison.assess(
+        loop.sampler.instants,
+        path,
+        start=loop.started_at or 0,
+        end=loop.ended_at or loop.now,
+        interval=run.config.session.effectiveness_interval,
+    )
+    return {
+        "pnl": {name: number(getattr(pnl, name)) for name in pnl.__struct_fields__},
+        "attribution": attribution_numbers(intervals.sum(), pnl.total),
+        "trades": ledger.trades,
+        "units_traded": number(ledger.units_traded),
+        "closing_trades": ledger.closing_trades,
+        "closing_units": number(ledger.closing_units),
+        "turnover": number(ledger.turnover),
+        "orders": account.order_count,
+        "fills": account.fill_count,
+        "refusals": dict(sorted(account.refusals.items())),
+        "opening_ticket": number(ledger.opening_ticket),
+        "pnl_std": _rounded(risk.pnl_std),
+        "max_drawdown": _rounded(risk.max_drawdown),
+        "tail_loss": _rounded(risk.tail_loss),
+        "upside_captured": _rounded(risk.upside_captured),
+        "hedge_effectiveness": _rounded(risk.hedge_effectiveness),
+        "regression_r2": _rounded(risk.regression_r2),
+        "dollar_offset": _rounded(risk.dollar_offset),
+        "effectiveness_intervals": risk.intervals,
+        "slippage": _slippage(run, account, pnl),
+        "positions": {key: number(quantity) for key, quantity in ledger.quantities().items()},
+        "policy": [
+            getattr(getattr(slot.strategy, "policy", None), "name", slot.strategy.name) for slot in account.slots
+        ],
+        "disabled": [slot.disabled for slot in account.slots if slot.disabled],
+    }
+
+
+def attribution_numbers(found: attributions.Attribution, total: Decimal) -> dict[str, float]:
+    """The terms as numbers; the residual is what the exact total leaves over."""
+    terms = {name: round(getattr(found, name), 6) for name in attributions.TERMS if name != "residual"}
+    residual = total - sum((Decimal(repr(value)) for value in terms.values()), Decimal(0))
+    return {**terms, "residual": round(float(residual), 6)}
+
+
+def _slippage(run: Run, account: Account, pnl: Pnl) -> dict[str, float]:
+    """What trading lost against the middle at the decision: moved before arrival, spread, impact."""
+    delay = Decimal(0)
+    for line in account.delays:
+        delay += line
+    return {"delay": number(delay), "spread": number(pnl.spread_cost), "impact": number(pnl.impact)}
+
+
+def _legs(run: Run) -> list[dict[str, Any]]:
+    """Each option leg at the first and last sample: mark, vol, delta."""
+    loop = run.loop
+    sampler = loop.sampler
+    quantities = sampler.tracks["dynamic"].quantities[0]
+    legs: list[dict[str, Any]] = []
+    for key, quantity in sorted(quantities.items()):
+        contract = run.universe.get(key)
+        if not isinstance(contract, OptionContract):
+            continue
+        s = loop.valuation.slice(contract.underlying)
+        row = s.rows[key]
+        first_vol = sampler.vols[0].get(key, math.nan)
+        spot = float(sampler.prices[0].get(contract.underlying, Decimal("NaN")))
+        vols = np.array([sampler.vols[0].get(c.id, math.nan) for c in s.contracts])
+        units = loop.valuation.units(s, spot, sampler.instants[0], vols)
+        marks = [prices[key] for prices in sampler.prices if key in prices]
+        legs.append(
+            {
+                "instrument": key,
+                "underlying": contract.underlying,
+                "quantity": number(quantity),
+                "strike": number(contract.strike),
+                "cp": contract.cp,
+                "expiry": iso(contract.expiry),
+                "style": contract.style,
+                "settlement": contract.settlement,
+                "entry_mark": number(marks[0]) if marks else None,
+                "entry_iv": _rounded(first_vol, 10),
+                "entry_delta": _rounded(float(units.delta[row]), 10),
+                "exit_mark": number(marks[-1]) if marks else None,
+                "exit_iv": _rounded(sampler.vols[-1].get(key, math.nan), 10),
+                "vol_age": None if s.vol_ts[row] < 0 else span(max(0, int(loop.now - s.vol_ts[row]))),
+            }
+        )
+    return legs
+
+
+def _gamma_rent(run: Run, intervals: attributions.Intervals) -> dict[str, Any]:
+    loop = run.loop
+    out: dict[str, Any] = {}
+    for underlying, s in loop.valuation.slices.items():
+        if not s.contracts:
+            continue
+        spot = attributions.spots_of(loop.sampler, underlying)
+        vol = np.array([[row.get(c.id, math.nan) for c in s.contracts] for row in loop.sampler.vols])
+        years = (loop.sampler.instants[-1] - loop.sampler.instants[0]) / NS_PER_YEAR
+        rent = attributions.gamma_rent(intervals, spot, vol, years)
+        out[underlying] = {
+            "realised_vol": _rounded(rent.realised_vol),
+            "implied_vol": _rounded(rent.implied_vol),
+            "gamma_pnl": _rounded(rent.gamma_pnl),
+            "theta_pnl": _rounded(rent.theta_pnl),
+        }
+    return out
+
+
+def _days(run: Run, intervals: attributions.Intervals) -> list[dict[str, Any]]:
+    """P&L by session day of the hedge's calendar: the night from the prior close, then the session; carried and new."""
+    loop = run.loop
+    hedge = next(iter(loop.needed), None)
+    name = run.universe.get(hedge).calendar if hedge is not None else "24/7"
+    sessions = run.sessions.get(name)
+    if sessions is None or not len(intervals.start):
+        return []
+    labels = [_day_label(sessions, int(ts)) for ts in intervals.end]
+    night = np.array([not sessions.is_open(int(ts)) for ts in intervals.start])
+    rows: list[dict[str, Any]] = []
+    for label in dict.fromkeys(labels):
+        chosen = np.array([item == label for item in labels])
+        rows.append(
+            {
+                "day": label,
+                "overnight": {k: _rounded(v) for k, v in _terms(intervals.sum(chosen & night)).items()},
+                "session": {k: _rounded(v) for k, v in _terms(intervals.sum(chosen & ~night)).items()},
+            }
+        )
+    return rows
+
+
+def _terms(found: attributions.Attribution) -> dict[str, float]:
+    return {name: getattr(found, name) for name in (*attributions.TERMS, "total")}
+
+
+def _day_label(sessions: Any, ts: Nanos) -> str:
+    """The session an instant belongs to: its own while open, else the next to open."""
+    if sessions.is_open(ts - 1):
+        return iso(sessions.next_close(ts - 1))[:10]
+    try:
+        return iso(sessions.next_close(ts))[:10]
+    except (ValueError, IndexError, LookupError):
+        return iso(ts)[:10]
+
+
+def _verdict(books: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return comparison.verdict(
+        {name: book["pnl"]["total"] for name, book in books.items()},
+        {name: book["pnl_std"] for name, book in books.items()},
+        {
+            name: book["pnl"]["spread_cost"] + book["pnl"]["commission"] + book["pnl"]["impact"]
+            for name, book in books.items()
+        },
+    )
+
+
+def _alarms(run: Run, books: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found = [
+        {"ts": iso(a.ts), "code": a.code, "text": a.text, "underlying": a.underlying, "action": a.action}
+        for a in run.loop.alarms
+    ]
+    book = books["dynamic"]
+    options, residual = abs(book["pnl"]["options"]), abs(book["attribution"]["residual"])
+    share = run.config.alarms.residual_share
+    if residual > share * options and residual >= 0.01:
+        found.append(
+            {
+                "ts": iso(run.loop.now),
+                "code": "residual",
+                "text": f"the attribution leaves {residual:,.2f} unexplained, more than {share:.0%} of the options' "
+                f"P&L of {options:,.2f}",
+                "underlying": "",
+                "action": "none",
+            }
+        )
+    return found
+
+
+def assumptions(run: Run) -> list[str]:
+    """What the simulation takes for granted, in plain sentences."""
+    lines = list(run.capabilities.assumptions)
+    american = sorted(
+        {c.id[:6].strip() for c in run.universe if isinstance(c, OptionContract) and c.style == "american"}
+        & {o.instrument[:6].strip() for o in run.loop.openings}
+    )
+    if american:
+        lines.append(
+            f"American contracts ({', '.join(american)}) are valued by European formulas: the early-exercise premium is in "
+            "their implied vol."
+        )
+    lines.append("Tax, exercise by choice before expiry and assignment before expiry are not simulated.")
+    for account in run.accounts[1:]:
+        lines += [
+            f"Account {account.name}: {text}" for text in account.broker.capabilities.assumptions if text not in lines
+        ]
+    return lines
+
+
+def number(value: Decimal | float) -> float | int:
+    """A decimal as a JSON number, integral ones as integers when they are counts."""
+    return float(value)
+
+
+def _rounded(value: float | None, digits: int = 6) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, digits)
+
+
+# --------------------------------------------------------------------------- the samples as a table
+
+
+def sample_columns(run: Run) -> dict[str, NDArray[Any]]:
+    """The samples of a run as columns: instants, spots, and per account P&L, costs, holdings, delta, cumulative terms.
+
+    Shape: each (samples,). Names: `ts_ns`, `on_grid`, `spot/<underlying>`, `<account>/total|options|hedge|cost`,
+    `<account>/held/<instrument>`, `<account>/net_delta|option_delta|gamma`, `<account>/<term>` summed from the start.
+    """
+    loop = run.loop
+    sampler = loop.sampler
+    n = len(sampler.instants)
+    out: dict[str, NDArray[Any]] = {
+        "ts_ns": np.asarray(sampler.instants, dtype=np.int64),
+        "on_grid": np.asarray(sampler.grid, dtype=bool),
+    }
+    for underlying in loop.valuation.slices:
+        out[f"spot/{underlying}"] = attributions.spots_of(sampler, underlying)
+    for account, intervals in (
+        (a, found) for a in run.accounts for name, found in intervals_of(run).items() if name == a.name
+    ):
+        track = sampler.tracks[account.name]
+        pnl = np.asarray(track.pnl, dtype=np.float64).reshape(n, 3)
+        costs = np.asarray(track.costs, dtype=np.float64).reshape(n, 4)
+        out |= {f"{account.name}/{name}": pnl[:, i] for i, name in enumerate(("total", "options", "hedge"))}
+        out[f"{account.name}/cost"] = costs[:, 0] + costs[:, 1] + costs[:, 2]
+        held = sorted(
+            {key for row in track.quantities for key in row if not isinstance(run.universe.get(key), OptionContract)}
+        )
+        for key in held:
+            out[f"{account.name}/held/{key}"] = np.array([float(row.get(key, 0)) for row in track.quantities])
+        for name, values in (
+            ("net_delta", intervals.net_delta),
+            ("option_delta", intervals.option_delta),
+            ("gamma", intervals.net_gamma),
+        ):
+            out[f"{account.name}/{name}"] = np.append(values, values[-1] if len(values) else math.nan)
+        for term in attributions.TERMS:
+            out[f"{account.name}/{term}"] = np.concatenate(([0.0], np.cumsum(intervals.terms[term])))
+    return out

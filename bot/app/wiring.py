@@ -1,0 +1,445 @@
+"""Wiring turns a config into a run: it resolves the book, loads plug-ins by name and joins the rooms; it names no adapter.
+
+Law: everything a run could stumble over in its inputs is found here, before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bot import __version__
+from bot.app import config as configs
+from bot.app.book_file import LoadedBook, check_book, load_book
+from bot.app.calendars import named
+from bot.app.contracts import resolve_instrument
+from bot.app.marks_file import read_vol_marks
+from bot.app.plugins import load, typed_options
+from bot.core.errors import BookError, ConfigError, NotDelivered
+from bot.core.ports import (
+    BindsUniverse,
+    Broker,
+    Capabilities,
+    Feed,
+    Hedge,
+    HedgePolicy,
+    InLoopBroker,
+    ListsInstruments,
+    Strategy,
+)
+from bot.domain.calendar import Sessions
+from bot.domain.instruments import Instrument, OptionContract, Universe
+from bot.domain.units import DAYS_PER_YEAR, NS_PER_DAY, Nanos, iso, utc_date
+from bot.engine import limits
+from bot.engine.account import Account
+from bot.engine.journal import Header, JournalWriter
+from bot.engine.loop import Loop, LoopSettings, Opening
+from bot.engine.marks import Marks
+from bot.engine.valuation import DeltaTable, SpotSource, Valuation, ValuationSettings
+
+_STRATEGY_KEYS = frozenset({"kind", "name", "book", "policy", "underlyings", "on_fault"})
+"""Keys of a [[strategies]] entry that wiring reads itself; the rest go to the factory as they are."""
+
+
+class Run:
+    """One run, wired and not yet started."""
+
+    def __init__(
+        self,
+        *,
+        config: configs.Config,
+        run_id: str,
+        book: LoadedBook,
+        universe: Universe,
+        feeds: Sequence[Feed],
+        accounts: Sequence[Account],
+        loop: Loop,
+        sessions: Mapping[str, Sessions],
+        journal: JournalWriter,
+    ) -> None:
+        self.config = config
+        self.run_id = run_id
+        self.book = book
+        self.universe = universe
+        self.feeds = list(feeds)
+        self.accounts = list(accounts)
+        self.loop = loop
+        self.sessions = sessions
+        self.journal = journal
+
+    @property
+    def recorded(self) -> bool:
+        """True when every feed's times are a recording's."""
+        return all(feed.recorded for feed in self.feeds)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the dynamic account's broker can do."""
+        return self.accounts[0].broker.capabilities
+
+
+def run_id_of(config: configs.Config) -> str:
+    """The id of a run of a config: its name and the beginning of its hash."""
+    return f"{config.name}-{configs.config_hash(config)[:10]}"
+
+
+def assemble(config: configs.Config, *, journal: Path | None, run_id: str | None = None) -> Run:
+    """The run a config describes, its journal at `journal` (in memory when None)."""
+    refuse_undelivered(config)
+    book = read_book(config)
+    wanted = resolve_wanted(config, book)
+    feeds = [make_feed(feed, config, wanted) for feed in config.feeds]
+    listed = [item for feed in feeds if isinstance(feed, ListsInstruments) for item in feed.instruments("")]
+    known = {item.id: item for item in [*listed, *wanted]}  # the book's own words win over a feed's
+    universe = Universe(known.values())
+    for feed in feeds:
+        if isinstance(feed, BindsUniverse):
+            feed.bind(universe)
+    marks = Marks(universe)
+    valuation = Valuation(universe, marks, valuation_settings(config, book))
+    sessions = sessions_of(universe, config)
+    accounts = make_accounts(config, universe, marks, valuation, sessions)
+    identity = run_id or run_id_of(config)
+    writer = JournalWriter(
+        journal,
+        Header(
+            run_id=identity,
+            config_hash=configs.config_hash(config),
+            release=__version__,
+            durability=config.storage.durability,
+        ),
+    )
+    loop = Loop(
+        settings=loop_settings(config),
+        universe=universe,
+        marks=marks,
+        valuation=valuation,
+        accounts=accounts,
+        openings=openings_of(config, book),
+        needed=needed_of(config),
+        journal=writer,
+    )
+    return Run(
+        config=config,
+        run_id=identity,
+        book=book,
+        universe=universe,
+        feeds=feeds,
+        accounts=accounts,
+        loop=loop,
+        sessions=sessions,
+        journal=writer,
+    )
+
+
+# --------------------------------------------------------------------------- what is asked for
+
+
+def refuse_undelivered(config: configs.Config) -> None:
+    """Refuse by name what the configuration may say and this release does not do."""
+    pricing = config.pricing
+    if pricing.pricer == "american":
+        raise NotDelivered(
+            f"{config.path.name}: pricing.pricer = 'american' is not delivered yet; 'european' values American contracts "
+            "without their early-exercise premium and says so in the report"
+        )
+    if pricing.vol == "surface":
+        raise NotDelivered(f"{config.path.name}: pricing.vol = 'surface' is not delivered yet; use 'implied'")
+    if pricing.smile != "sticky_strike":
+        raise NotDelivered(
+            f"{config.path.name}: pricing.smile = {pricing.smile!r} is not delivered yet; use 'sticky_strike'"
+        )
+    if config.storage.durability == "live":
+        raise NotDelivered(f"{config.path.name}: storage.durability = 'live' is not delivered yet; use 'replay'")
+
+
+def read_book(config: configs.Config) -> LoadedBook:
+    """The book of a config, refused when something in it has expired by the session's start."""
+    start = config.session.start
+    book = load_book(
+        config.book.file,
+        columns=config.book.columns or None,
+        start=start,
+        account="main",
+        book=config.book.name,
+    )
+    faults = check_book(book, start)
+    if faults:
+        raise BookError("\n".join(faults))
+    if not book.positions:
+        raise BookError(f"{config.book.file.name}: expected at least one position, found none")
+    return book
+
+
+def resolve_wanted(config: configs.Config, book: LoadedBook) -> list[Instrument]:
+    """The instruments of book, underlyings and hedges, with the changes the config makes to them."""
+    known: dict[str, Instrument] = {item.id: item for item in book.universe}
+    for hedge in config.hedges:
+        for text in (hedge.underlying, hedge.instrument):
+            item = _resolve(text, config, known)
+            known.setdefault(item.id, item)
+        item = known[hedge_id(hedge.instrument, known)]
+        changes = {
+            name: value
+            for name, value in (("multiplier", hedge.multiplier), ("tick", hedge.tick), ("lot", hedge.lot))
+            if value is not None
+        }
+        if changes:
+            known[item.id] = msgspec.structs.replace(item, **changes)
+    for hedge in config.hedges:
+        underlying = hedge_id(hedge.underlying, known)
+        if not any(isinstance(c, OptionContract) and c.underlying == underlying for c in known.values()):
+            held = sorted({c.underlying for c in known.values() if isinstance(c, OptionContract)})
+            raise ConfigError(
+                f"{config.path.name}: hedges: expected an underlying of the book ({', '.join(held)}), "
+                f"found {hedge.underlying!r}"
+            )
+    return [known[key] for key in sorted(known)]
+
+
+def _resolve(text: str, config: configs.Config, known: Mapping[str, Instrument]) -> Instrument:
+    if text in known:
+        return known[text]
+    try:
+        return resolve_instrument(text)
+    except ValueError as fault:
+        raise ConfigError(f"{config.path.name}: hedges: {fault}") from fault
+
+
+def hedge_id(text: str, known: Mapping[str, Instrument]) -> str:
+    """The canonical id behind a config's word for an instrument."""
+    return text if text in known else resolve_instrument(text).id
+
+
+def openings_of(config: configs.Config, book: LoadedBook) -> list[Opening]:
+    """The positions every account starts with, one per book and instrument."""
+    totals: dict[tuple[str, str], Decimal] = {}
+    for position in book.positions:
+        key = (position.key.book, position.key.instrument)
+        totals[key] = totals.get(key, Decimal(0)) + position.quantity
+    use_file = config.book.price_source == "file"
+    return [
+        Opening(
+            book=name,
+            instrument=instrument,
+            quantity=quantity,
+            mark=book.prices.get(instrument) if use_file else None,
+            vol=book.vols.get(instrument) if config.pricing.vol != "implied" else None,
+        )
+        for (name, instrument), quantity in sorted(totals.items())
+        if quantity
+    ]
+
+
+def needed_of(config: configs.Config) -> list[str]:
+    """Ids that must have a price before hedging begins."""
+    return sorted({resolve_instrument(hedge.instrument).id for hedge in config.hedges})
+
+
+# --------------------------------------------------------------------------- rooms
+
+
+def make_feed(feed: Any, config: configs.Config, wanted: Sequence[Instrument]) -> Feed:
+    """The feed a [[feeds]] entry names."""
+    factory = load("feeds", feed.kind, config.plugins.allow)
+    settings = configs.feed_settings(feed, config)
+    options = typed_options(factory, settings, f"{config.path.name}: feeds {feed.kind!r}")
+    made = factory(options, wanted=wanted)
+    if not isinstance(made, Feed):
+        raise ConfigError(f"{config.path.name}: feeds {feed.kind!r}: the plug-in does not satisfy the Feed protocol")
+    return made
+
+
+def make_broker(config: configs.Config, universe: Universe, *, simulated: bool = False) -> InLoopBroker | Broker:
+    """The broker of [broker]; `simulated` asks for the paper one whatever the config names, for shadow accounts."""
+    kind = config.broker.kind
+    if simulated and kind != "paper":
+        factory = load("brokers", "paper", ())
+        return factory({}, seed=config.broker.seed)  # type: ignore[no-any-return]  # plug-ins are checked just below
+    factory = load("brokers", kind, config.plugins.allow)
+    settings = configs.broker_settings(config, {item.id: _kind(item) for item in universe})
+    made = factory(settings, seed=config.broker.seed)
+    if not isinstance(made, InLoopBroker | Broker):
+        raise ConfigError(f"{config.path.name}: broker {kind!r}: the plug-in does not satisfy a broker protocol")
+    return made
+
+
+def _kind(item: Instrument) -> str:
+    return str(item.__struct_config__.tag)
+
+
+def make_policy(policy: Any, config: configs.Config) -> HedgePolicy:
+    """The policy of a table with its `kind`."""
+    factory = load("policies", policy.kind, config.plugins.allow)
+    try:
+        made = factory(**policy.settings())
+    except (TypeError, ValueError) as fault:
+        raise ConfigError(f"{config.path.name}: policy {policy.kind!r}: {fault}") from fault
+    if not isinstance(made, HedgePolicy):
+        raise ConfigError(f"{config.path.name}: policy {policy.kind!r} does not satisfy the HedgePolicy protocol")
+    return made
+
+
+def make_strategy(entry: Any, config: configs.Config, policy: HedgePolicy | None) -> Strategy:
+    """The strategy of a [[strategies]] entry, with the policy given instead of its own when there is one."""
+    factory = load("strategies", entry.kind, config.plugins.allow)
+    chosen = policy
+    if chosen is None and entry.policy is not None:
+        chosen = make_policy(entry.policy, config)
+    settings = {key: value for key, value in entry.settings().items() if key not in _STRATEGY_KEYS}
+    try:
+        made = factory(
+            hedges=hedges_of(config, getattr(entry, "underlyings", ())),
+            policy=chosen,
+            book=entry.book,
+            name=entry.name or entry.kind,
+            fallback=config.pricing.fallback_delta,
+            **settings,
+        )
+    except (TypeError, ValueError) as fault:
+        raise ConfigError(f"{config.path.name}: strategy {entry.kind!r}: {fault}") from fault
+    if not isinstance(made, Strategy):
+        raise ConfigError(f"{config.path.name}: strategy {entry.kind!r} does not satisfy the Strategy protocol")
+    return made
+
+
+def hedges_of(config: configs.Config, chosen: Sequence[str]) -> list[Hedge]:
+    """The [[hedges]] a strategy uses: those of the chosen underlyings, all when it names none."""
+    ids = {resolve_instrument(text).id for text in chosen}
+    found = [
+        Hedge(
+            underlying=resolve_instrument(hedge.underlying).id,
+            instrument=resolve_instrument(hedge.instrument).id,
+            target_delta=hedge.target_delta,
+            beta=hedge.beta,
+            lot=hedge.lot,
+            toward_zero=hedge.rounding == "toward_zero",
+        )
+        for hedge in config.hedges
+    ]
+    return [hedge for hedge in found if not ids or hedge.underlying in ids]
+
+
+def make_accounts(
+    config: configs.Config,
+    universe: Universe,
+    marks: Marks,
+    valuation: Valuation,
+    sessions: Mapping[str, Sessions],
+) -> list[Account]:
+    """dynamic, static, none and the alternatives, each with a broker of its own; only dynamic's may be a real one."""
+    static = load("policies", "static", ())()
+    none = load("policies", "none", ())()
+    plans: list[tuple[str, HedgePolicy | None]] = [("dynamic", None), ("static", static), ("none", none)]
+    plans += [(item.name, make_policy(item.policy, config)) for item in config.alternatives]
+    checks = limits.build(limit_settings(config))
+    made: list[Account] = []
+    for name, policy in plans:
+        broker = make_broker(config, universe, simulated=name != "dynamic")
+        if isinstance(broker, InLoopBroker):
+            broker.attach(universe, marks, name)
+            set_sessions = getattr(broker, "set_sessions", None)
+            if set_sessions is not None:
+                set_sessions(sessions)
+        account = Account(
+            name,
+            universe=universe,
+            marks=marks,
+            valuation=valuation,
+            broker=broker,
+            strategies=[make_strategy(entry, config, policy) for entry in config.strategies],
+            checks=checks,
+            base_currency=config.session.base_currency,
+            home_book=config.book.name,
+        )
+        account.ledger.set_opening_apart(config.broker.opening_ticket_apart)
+        for currency, amount in config.accounts.opening_cash.items():
+            account.ledger.book.add_cash(currency, amount)
+        made.append(account)
+    return made
+
+
+def sessions_of(universe: Universe, config: configs.Config) -> dict[str, Sessions]:
+    """The session tables of every calendar the run's instruments keep, with margin for expiries."""
+    start = config.session.start
+    ends = [config.session.end or start]
+    ends += [item.settles for item in universe if isinstance(item, OptionContract)]
+    last = min(max(ends), start + 400 * NS_PER_DAY if config.session.end is None else config.session.end)
+    first_day, last_day = utc_date(start - 10 * NS_PER_DAY), utc_date(last + 10 * NS_PER_DAY)
+    names = sorted({item.calendar for item in universe})
+    return {name: named(name, first_day, last_day) for name in names}
+
+
+# --------------------------------------------------------------------------- settings of rooms
+
+
+def loop_settings(config: configs.Config) -> LoopSettings:
+    """The loop's part of a config."""
+    session = config.session
+    return LoopSettings(
+        start=session.start,
+        end=session.end,
+        begin=session.begin,
+        report_grid=session.report_grid,
+        remark=config.pricing.remark,
+        base_currency=session.base_currency,
+        financing_rate=getattr(config.broker, "financing_rate", 0.0),
+        borrow_rate=getattr(config.broker, "borrow_rate", 0.0),
+        jump=config.alarms.jump,
+    )
+
+
+def valuation_settings(config: configs.Config, book: LoadedBook) -> ValuationSettings:
+    """The valuation's part of a config."""
+    pricing = config.pricing
+    table = pricing.table
+    sources: dict[str, SpotSource] = {}
+    for feed in config.feeds:
+        if isinstance(feed, configs.ReplayFeed):
+            sources |= {item.id: feed.underlying for item in book.underlyings}
+        elif isinstance(feed, configs.DatasetFeed):
+            sources[resolve_instrument(feed.instrument).id] = "trades"
+    if pricing.vol not in {"fixed", "per_contract", "marks_file", "implied"}:
+        raise NotDelivered(f"pricing.vol = {pricing.vol!r} is not delivered yet")
+    return ValuationSettings(
+        pricer="table" if pricing.pricer == "table" else "european",
+        vol=pricing.vol,
+        vol_value=pricing.vol_value,
+        vols=book.vols,
+        vol_marks=read_vol_marks(pricing.marks_file) if pricing.marks_file is not None else (),
+        rate=pricing.rate,
+        dividend=pricing.dividend,
+        dividends={resolve_instrument(key).id: value for key, value in pricing.dividends.items()},
+        sources=sources,
+        table=None
+        if table is None
+        else DeltaTable(
+            spots=table.spots,
+            deltas=table.deltas,
+            value=table.value,
+            decay_per_year=table.decay_per_day * DAYS_PER_YEAR,
+        ),
+    )
+
+
+def limit_settings(config: configs.Config) -> limits.LimitSettings:
+    """The limits' part of a config."""
+    found = config.limits
+    return limits.LimitSettings(
+        max_order_quantity=found.max_order_quantity,
+        max_order_notional=found.max_order_notional,
+        max_position=found.max_position,
+        max_open_orders=found.max_open_orders,
+        price_collar=None if found.price_collar is None else float(found.price_collar),
+        stale_after=found.stale_after,
+        restricted=tuple(resolve_instrument(text).id for text in found.restricted),
+    )
+
+
+def describe_window(start: Nanos, end: Nanos | None) -> str:
+    """The session's window as text."""
+    return f"{iso(start)} to {iso(end) if end is not None else 'open end'}"

@@ -1,0 +1,547 @@
+"""An account is policy, desk, broker and books together; law: the sum of its books equals the account after every step.
+
+Every run carries several accounts on the same marks: `dynamic` (the only one that may hold a real broker), `none`,
+`static` and any alternatives. A strategy runs in a slot of an account and owns a named book there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Protocol
+
+import msgspec
+
+from bot.core.errors import HaltedError
+from bot.core.events import (
+    Accepted,
+    Alarm,
+    Amended,
+    Cancelled,
+    Corporate,
+    Filled,
+    Lifecycle,
+    Rejected,
+    Target,
+    TargetLine,
+    Unknown,
+    VenueEvent,
+)
+from bot.core.ports import Broker, InLoopBroker, Strategy, UnderlyingRisk
+from bot.core.quiet import QuietBox
+from bot.domain.book import PositionKey
+from bot.domain.instruments import Instrument, OptionContract, Universe, price_move_value
+from bot.domain.market import MarketView
+from bot.domain.orders import OPEN, Allocation, Order, OrderStatus, Refusal, move
+from bot.domain.units import Nanos, decimal_of
+from bot.engine import desk, limits
+from bot.engine.journal import (
+    Adjusted,
+    Alarmed,
+    Ended,
+    Executed,
+    Fact,
+    Ordered,
+    Refused,
+    Remembered,
+    Skipped,
+    TargetSet,
+    Transferred,
+    VenueSaid,
+)
+from bot.engine.ledger import Ledger
+from bot.engine.marks import NAN, Marks
+from bot.engine.valuation import Legs, Valuation
+
+ZERO = Decimal(0)
+OWNER = ""
+"""The strategy name of positions the book file opened."""
+
+
+class Outlet(Protocol):
+    """Where released commands go; law: called only after the step's record was appended."""
+
+    def submit(self, account: Account, order: Order) -> None: ...
+    def cancel(self, account: Account, order_id: str, reason: str) -> None: ...
+
+
+class OrderState:
+    """One of our orders at a venue: its status, what was filled and how much each book got of it."""
+
+    __slots__ = ("allocated", "cancelling", "filled", "fill_ids", "order", "status")
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.status = OrderStatus.SUBMITTED
+        self.filled = ZERO
+        self.allocated: dict[str, Decimal] = {}
+        self.fill_ids: set[str] = set()
+        self.cancelling = False
+
+    @property
+    def left(self) -> Decimal:
+        """Signed quantity not yet filled."""
+        return self.order.quantity - self.filled
+
+
+class Slot:
+    """A strategy in an account, with its book, its quiet box and its view."""
+
+    def __init__(self, account: Account, strategy: Strategy) -> None:
+        self.account = account
+        self.strategy = strategy
+        self.box: QuietBox | None = None
+        self.asks_for_box = False
+        self.disabled = ""
+        self.view = View(account, strategy)
+
+
+class Account:
+    """Who trades. Mutable; changed only by the loop, through the methods below, each of which returns facts."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        universe: Universe,
+        marks: Marks,
+        valuation: Valuation,
+        broker: InLoopBroker | Broker,
+        strategies: Sequence[Strategy],
+        checks: Sequence[tuple[str, limits.Limit]] = (),
+        base_currency: str = "USD",
+        home_book: str = "main",
+    ) -> None:
+        self.name = name
+        self.universe = universe
+        self.marks = marks
+        self.valuation = valuation
+        self.broker = broker
+        self.in_loop: InLoopBroker | None = broker if isinstance(broker, InLoopBroker) else None
+        self.ledger = Ledger(name, universe, base_currency)
+        self.checks = list(checks)
+        self.home_book = home_book
+        self.orders: dict[str, OrderState] = {}
+        self.open_ids: dict[str, None] = {}
+        self.targets: dict[tuple[str, str], Decimal] = {}
+        self.frozen: dict[str, str] = {}
+        self.refusals: dict[str, int] = {}
+        self.skips: dict[str, int] = {}
+        self.order_count = 0
+        self.fill_count = 0
+        self.halted = ""
+        self.delays: list[Decimal] = []
+        self.now: Nanos = 0
+        self.slots = [Slot(self, strategy) for strategy in strategies]
+        self.timer_request: Callable[[Slot, Nanos, str], None] = lambda slot, ts, name: None
+        self.pending: list[Fact] = []
+        self._ending: list[tuple[PositionKey, Decimal]] = []
+
+    # ------------------------------------------------------------------ what is held and open
+
+    def held(self, book: str, instrument: str) -> Decimal:
+        """Contracts of an instrument in one book, over all its strategies."""
+        return sum((q for k, q in self.ledger.book if k.book == book and k.instrument == instrument), ZERO)
+
+    def working(self, book: str, instrument: str) -> Decimal:
+        """Signed contracts of open orders for one book."""
+        total = ZERO
+        for order_id in self.open_ids:
+            state = self.orders[order_id]
+            if state.order.instrument != instrument:
+                continue
+            for allocation in state.order.allocations:
+                if allocation.book == book:
+                    total += allocation.quantity - state.allocated.get(book, ZERO)
+        return total
+
+    def underlying_of(self, instrument: Instrument) -> str:
+        """The underlying whose risk an instrument carries."""
+        if isinstance(instrument, OptionContract):
+            return instrument.underlying
+        if instrument.id in self.valuation.slices:
+            return instrument.id
+        underlying = getattr(instrument, "underlying", None)
+        return underlying if isinstance(underlying, str) else instrument.id
+
+    # ------------------------------------------------------------------ targets to orders
+
+    def settle_targets(self, slot: Slot, targets: Sequence[Target], now: Nanos, outlet: Outlet) -> None:
+        """Take a strategy's targets, cross books, check limits and release what is left as orders."""
+        self.now = now
+        touched: dict[str, Target] = {}
+        for target in targets:
+            for line in target.lines:
+                key = (target.book, line.instrument)
+                if self.targets.get(key) != line.quantity:
+                    self.targets[key] = line.quantity
+                    self._record_target(slot, target, line)
+                touched[line.instrument] = target
+        for instrument, target in sorted(touched.items()):
+            self._trade(instrument, target, now, outlet)
+
+    def _record_target(self, slot: Slot, target: Target, line: TargetLine) -> None:
+        self.pending.append(
+            TargetSet(
+                account=self.name,
+                strategy=slot.strategy.name,
+                book=target.book,
+                lines=(line,),
+                reason=target.reason,
+                evidence=target.evidence,
+            )
+        )
+
+    def _trade(self, instrument: str, target: Target, now: Nanos, outlet: Outlet) -> None:
+        gaps = {
+            book: desk.gap(quantity, self.held(book, instrument), self.working(book, instrument))
+            for (book, name), quantity in self.targets.items()
+            if name == instrument
+        }
+        crossings, left = desk.cross(gaps)
+        price = self.valuation.mark(instrument, now)
+        if price is None:
+            left = gaps
+        else:
+            for crossing in crossings:
+                self._transfer(instrument, crossing, price)
+        net = sum(left.values(), ZERO)
+        if not net:
+            return
+        if self._cancel_opposite(instrument, net, now, outlet):
+            return
+        order = self._compose(instrument, net, left, target, now)
+        refusal = self._check(order)
+        if refusal is not None:
+            self.refusals[refusal.code] = self.refusals.get(refusal.code, 0) + 1
+            self.pending.append(Refused(account=self.name, refusal=refusal))
+            return
+        self.order_count += 1
+        self.orders[order.id] = OrderState(order)
+        self.open_ids[order.id] = None
+        self.pending.append(Ordered(account=self.name, order=order))
+        outlet.submit(self, order)
+
+    def _compose(self, instrument: str, net: Decimal, left: dict[str, Decimal], target: Target, now: Nanos) -> Order:
+        limit = target.limits.get(instrument) if target.kind == "limit" else None
+        return Order(
+            id=f"{self.name}-{self.order_count + 1:06d}",
+            account=self.name,
+            instrument=instrument,
+            quantity=net,
+            ts=now,
+            kind="market" if limit is None else "limit",
+            limit=limit,
+            tif=target.tif,
+            allocations=tuple(Allocation(book, q) for book, q in sorted(left.items()) if q),
+            reference=self.marks.reference(self.universe.index(instrument)),
+            reason=target.reason,
+            closing=target.closing,
+        )
+
+    def _cancel_opposite(self, instrument: str, net: Decimal, now: Nanos, outlet: Outlet) -> bool:
+        """Ask for open orders against the new direction to be dropped; True when any was, and nothing else is sent yet."""
+        opposite = [
+            state
+            for state in (self.orders[i] for i in self.open_ids)
+            if state.order.instrument == instrument and (state.left > 0) != (net > 0) and state.left
+        ]
+        for state in opposite:
+            if not state.cancelling:
+                state.cancelling = True
+                outlet.cancel(self, state.order.id, "the target moved the other way")
+        return bool(opposite)
+
+    def _transfer(self, instrument: str, crossing: desk.Crossing, price: Decimal) -> None:
+        seller = PositionKey(self.name, crossing.seller, OWNER, instrument)
+        buyer = PositionKey(self.name, crossing.buyer, OWNER, instrument)
+        self.ledger.transfer(seller, buyer, crossing.quantity, price)
+        self.pending.append(
+            Transferred(
+                account=self.name,
+                instrument=instrument,
+                seller=crossing.seller,
+                buyer=crossing.buyer,
+                quantity=crossing.quantity,
+                price=price,
+            )
+        )
+
+    def _check(self, order: Order) -> Refusal | None:
+        instrument = self.universe.get(order.instrument)
+        column = self.universe.index(order.instrument)
+        seen = max(self.marks.quote_times[column], self.marks.last_times[column])
+        price = self.marks.mid(column)
+        underlying = self.underlying_of(instrument)
+        view = limits.LimitView(
+            instrument=instrument,
+            price=price if not math.isnan(price) else self.marks.last(column),
+            quote_age_ns=None if seen < 0 else order.ts - seen,
+            held=self.ledger.book.quantity(order.instrument) + self._open_quantity(order.instrument),
+            open_orders=len(self.open_ids),
+            frozen=self.halted or self.frozen.get(underlying, ""),
+        )
+        for _, check in self.checks:
+            refusal = check(order, view)
+            if refusal is not None:
+                return refusal
+        return None
+
+    def _open_quantity(self, instrument: str) -> Decimal:
+        return sum(
+            (s.left for s in map(self.orders.__getitem__, self.open_ids) if s.order.instrument == instrument), ZERO
+        )
+
+    # ------------------------------------------------------------------ what venues say
+
+    def hear(self, event: VenueEvent, lot_of: Callable[[str], Decimal | None]) -> bool:
+        """Apply a venue's word; True when the holding changed."""
+        if isinstance(event, Filled):
+            return self._apply_fill(event, lot_of)
+        state = self.orders.get(event.order_id)
+        if state is None:
+            self._say(event, "for an order this account never sent; ignored")
+            self.alarm(
+                Alarm(code="unknown_order", text=f"venue spoke of {event.order_id}, unknown here", ts=event.ts_recv)
+            )
+            return False
+        match event:
+            case Accepted():
+                if state.status is OrderStatus.SUBMITTED or state.status is OrderStatus.UNKNOWN:
+                    state.status = move(event.order_id, state.status, OrderStatus.ACCEPTED)
+                self._say(event, "")
+            case Rejected():
+                self._finish(state, OrderStatus.REJECTED)
+                self.refusals[f"venue:{event.code}"] = self.refusals.get(f"venue:{event.code}", 0) + 1
+                self._say(event, f"{event.code}: {event.text}")
+            case Cancelled():
+                self._finish(state, OrderStatus.CANCELLED)
+                self._say(event, event.reason)
+            case Amended():
+                self._say(event, f"quantity {event.quantity}, limit {event.limit}")
+            case Unknown():
+                state.status = move(event.order_id, state.status, OrderStatus.UNKNOWN)
+                underlying = self.underlying_of(self.universe.get(state.order.instrument))
+                self.frozen[underlying] = f"order {event.order_id} is UNKNOWN until the venue answers"
+                self._say(event, event.text)
+        return False
+
+    def _say(self, event: VenueEvent, text: str) -> None:
+        order_id = event.fill.order_id if isinstance(event, Filled) else event.order_id
+        self.pending.append(
+            VenueSaid(account=self.name, order_id=order_id, what=type(event).__name__.lower(), text=text)
+        )
+
+    def _finish(self, state: OrderState, to: OrderStatus) -> None:
+        if state.status not in OPEN:
+            return
+        state.status = move(state.order.id, state.status, to)
+        self.open_ids.pop(state.order.id, None)
+        for (book, instrument), _ in list(self.targets.items()):
+            if instrument == state.order.instrument and state.left:
+                self.targets.pop((book, instrument))
+
+    def _apply_fill(self, event: Filled, lot_of: Callable[[str], Decimal | None]) -> bool:
+        fill = event.fill
+        state = self.orders.get(fill.order_id)
+        if state is None:
+            self.alarm(Alarm(code="unknown_order", text=f"fill {fill.id} of unknown order {fill.order_id}", ts=fill.ts))
+            return False
+        if fill.id in state.fill_ids:
+            return False
+        if abs(state.filled + fill.quantity) > abs(state.order.quantity):
+            raise HaltedError(
+                f"account {self.name}: fill {fill.id} of {fill.quantity} exceeds what is left of {state.order.id} "
+                f"({state.left})"
+            )
+        first = not state.fill_ids
+        state.fill_ids.add(fill.id)
+        state.filled += fill.quantity
+        shares = desk.allocate(state.filled, state.order.allocations, lot_of(fill.instrument))
+        parts = {book: total - state.allocated.get(book, ZERO) for book, total in shares.items()}
+        state.allocated = shares
+        keys = {PositionKey(self.name, book, OWNER, fill.instrument): q for book, q in parts.items() if q}
+        self.ledger.fill(fill, keys, first_of_order=first)
+        self.fill_count += 1
+        self._note_delay(state.order, event)
+        to = OrderStatus.FILLED if not state.left else OrderStatus.PARTIAL
+        state.status = move(fill.order_id, state.status, to)
+        if not state.left:
+            self.open_ids.pop(fill.order_id, None)
+        self.pending.append(Executed(account=self.name, fill=fill, allocations={b: q for b, q in parts.items() if q}))
+        return True
+
+    def _note_delay(self, order: Order, event: Filled) -> None:
+        """What the market moved against us between decision and fill, in money."""
+        fill, reference = event.fill, order.reference
+        if reference is None or reference.bid is None or reference.ask is None:
+            return
+        decided = (decimal_of(reference.bid) + decimal_of(reference.ask)) / 2
+        moved = price_move_value(self.universe.get(fill.instrument), fill.quantity, decided, fill.mid)
+        if moved:
+            self.delays.append(moved)
+
+    # ------------------------------------------------------------------ ends and changes of what is held
+
+    def end_option(self, event: Lifecycle, mid: Decimal | None) -> None:
+        """Take an ended option out of the books and book what it paid or delivered, by share of each position."""
+        contract = self.universe.get(event.instrument)
+        if event.quantity:
+            self._ending = [(k, q / event.quantity) for k, q in self.ledger.book if k.instrument == event.instrument]
+        for key, share in self._ending:
+            if event.quantity:
+                quantity = self.ledger.remove(key)
+                if event.deliver is None:
+                    self.ledger.receive("options", contract.currency, quantity * contract.multiplier * event.value)
+            if event.deliver is not None:
+                target = PositionKey(key.account, key.book, key.strategy, event.deliver)
+                price = event.deliver_price
+                self.ledger.deliver(target, event.deliver_quantity * share, price, mid if mid is not None else price)
+        self.pending.append(Ended(account=self.name, event=event))
+
+    def adjust(self, event: Corporate) -> None:
+        """Apply a corporate event to the holdings, or freeze the underlying when contracts' adjustment is not known."""
+        before = self.ledger.quantities()
+        for conversion in event.conversions:
+            for key, _ in [(k, q) for k, q in self.ledger.book if k.instrument == conversion.old]:
+                new = PositionKey(key.account, key.book, key.strategy, conversion.new)
+                self.ledger.convert(key, new, conversion.ratio)
+        if event.cash:
+            self._pay_dividend(event)
+        if not event.adjusted:
+            self.frozen[event.instrument] = f"{event.what} of {event.instrument}: {event.text}"
+        self.targets = {k: v for k, v in self.targets.items() if k[1] != event.instrument}
+        self.pending.append(Adjusted(account=self.name, event=event, before=before, after=self.ledger.quantities()))
+
+    def _pay_dividend(self, event: Corporate) -> None:
+        held = self.ledger.book.quantity(event.instrument)
+        if held:
+            instrument = self.universe.get(event.instrument)
+            self.ledger.receive("hedge", instrument.currency, held * instrument.multiplier * event.cash)
+
+    # ------------------------------------------------------------------ words
+
+    def alarm(self, alarm: Alarm) -> None:
+        """Put an alarm on the record."""
+        self.pending.append(Alarmed(account=self.name, alarm=alarm))
+
+    def skip(self, strategy: str, underlying: str, reason: str) -> None:
+        """Put a decision that could not be made on the record."""
+        self.skips[reason] = self.skips.get(reason, 0) + 1
+        self.pending.append(Skipped(account=self.name, strategy=strategy, underlying=underlying, reason=reason))
+
+    def take_facts(self) -> list[Fact]:
+        """The facts since last asked; the law of the books is checked here."""
+        if not self.pending:
+            return []
+        if not self.ledger.book.sums_agree():
+            raise HaltedError(f"account {self.name}: the sum of its books differs from the account")
+        facts, self.pending = self.pending, []
+        return facts
+
+
+class View:
+    """What a strategy may see of its account: implements `StrategyView`."""
+
+    def __init__(self, account: Account, strategy: Strategy) -> None:
+        self._account = account
+        self._strategy = strategy
+        self.market: MarketView = account.marks
+        self.universe = account.universe
+        self.now: Nanos = 0
+        self._version = -1
+        self._legs: dict[str, Legs] = {}
+        self._linear: dict[str, float] = {}
+        self._traded = frozenset(strategy.trades())
+
+    def net_delta(self, underlying: str) -> tuple[float, float]:
+        """Net delta and gamma of the book's options on an underlying, in underlying units; NaN when unknown."""
+        if self._version != self._account.ledger.version:
+            self._repack()
+        legs = self._legs.get(underlying)
+        if legs is None:
+            legs = self._pack(underlying)
+        delta, gamma = legs.net(self._account.valuation.spot(underlying), self.now)
+        return delta + self._linear[underlying], gamma
+
+    def risk(self, underlying: str) -> UnderlyingRisk:
+        """The same with everything a decision record needs."""
+        if self._version != self._account.ledger.version:
+            self._repack()
+        legs = self._legs.get(underlying) or self._pack(underlying)
+        valuation = self._account.valuation
+        vol, vol_ts = valuation.oldest_vol(legs, self.now)
+        return UnderlyingRisk(
+            underlying=underlying,
+            spot=valuation.spot(underlying),
+            greeks=valuation.greeks(legs, self.now),
+            tau=valuation.main_tau(legs, self.now),
+            vol=vol,
+            vol_ts=vol_ts,
+            vols={i: float(legs.slice.vol[r]) for i, r in zip(legs.ids, legs.row, strict=True)},
+            fault=valuation.faults(legs, self.now),
+        )
+
+    def held(self, instrument: str) -> Decimal:
+        """Contracts in the strategy's book."""
+        return self._account.held(self._strategy.book, instrument)
+
+    def working(self, instrument: str) -> Decimal:
+        """Signed contracts of the book's open orders."""
+        return self._account.working(self._strategy.book, instrument)
+
+    def frozen(self, underlying: str) -> str:
+        """Why an underlying may not be traded, empty when it may."""
+        return self._account.halted or self._account.frozen.get(underlying, "")
+
+    def wake_at(self, ts: Nanos, name: str) -> None:
+        """Ask for a timer."""
+        for slot in self._account.slots:
+            if slot.strategy is self._strategy:
+                self._account.timer_request(slot, ts, name)
+
+    def alarm(self, alarm: Alarm) -> None:
+        """Put an alarm on the record."""
+        self._account.alarm(alarm)
+
+    def skip(self, underlying: str, reason: str) -> None:
+        """Put a decision that could not be made on the record."""
+        self._account.skip(self._strategy.name, underlying, reason)
+
+    def memory(self, strategy: str, memory: msgspec.Struct) -> None:
+        """Journal the strategy's memory."""
+        self._account.pending.append(
+            Remembered(account=self._account.name, strategy=strategy, memory=msgspec.Raw(msgspec.json.encode(memory)))
+        )
+
+    def _repack(self) -> None:
+        self._legs.clear()
+        self._version = self._account.ledger.version
+
+    def _pack(self, underlying: str) -> Legs:
+        book, universe, now = self._strategy.book, self.universe, self.now
+        held: dict[str, float] = {}
+        linear = 0.0
+        for key, quantity in self._account.ledger.book:
+            instrument = universe.get(key.instrument)
+            if (
+                key.book == book
+                and isinstance(instrument, OptionContract)
+                and instrument.underlying == underlying
+                and instrument.expiry > now
+            ):
+                held[key.instrument] = held.get(key.instrument, 0.0) + float(quantity)
+            elif (
+                key.book == book
+                and not isinstance(instrument, OptionContract)
+                and key.instrument not in self._traded
+                and self._account.underlying_of(instrument) == underlying
+            ):
+                linear += float(quantity * instrument.multiplier)
+        self._linear[underlying] = linear
+        legs = self._legs[underlying] = self._account.valuation.legs(underlying, held)
+        return legs
+
+
+__all__ = ["NAN", "Account", "OrderState", "Outlet", "Slot", "View"]

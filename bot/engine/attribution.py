@@ -1,0 +1,249 @@
+"""Attribution says which Greek earned what; law: terms are computed, the remainder is shown as a difference, never allocated.
+
+Between two samples the book is repriced stepwise (time, then spot, then vol; rates are constant in a run) and each step is
+split into its Taylor terms at the point where the step begins:
+
+    time   theta dt
+    spot   delta dS + gamma dS^2 / 2          at (S0, t1, v0)
+    vol    vega dv + vanna dS dv + volga dv^2 / 2   at (S0, t1, v0)
+
+What is left of each step, and what marks differ from the model, is the residual. Time to an expiry inside the interval
+stops at the expiry. Intervals across a corporate action have no terms: their P&L is residual, and alarmed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.domain.instruments import OptionContract, Universe
+from bot.domain.units import NS_PER_YEAR, Nanos
+from bot.engine.sampler import AccountTrack, Sampler
+from bot.engine.valuation import Slice, UnitGreeks, Valuation
+
+Floats = NDArray[np.float64]
+TERMS = ("delta", "gamma", "theta", "vega", "vanna", "volga", "carry", "cost", "residual")
+
+
+class Attribution(msgspec.Struct, frozen=True, kw_only=True):
+    """P&L by source in the base currency; the nine terms sum to `total`."""
+
+    delta: float = 0.0
+    gamma: float = 0.0
+    theta: float = 0.0
+    vega: float = 0.0
+    vanna: float = 0.0
+    volga: float = 0.0
+    carry: float = 0.0
+    cost: float = 0.0
+    residual: float = 0.0
+    total: float = 0.0
+
+    def __add__(self, other: Attribution) -> Attribution:
+        return Attribution(**{f: getattr(self, f) + getattr(other, f) for f in self.__struct_fields__})
+
+
+class GammaRent(msgspec.Struct, frozen=True, kw_only=True):
+    """Realised against implied variance: what gamma earned and what theta asked for it. Vols per year."""
+
+    realised_vol: float | None
+    implied_vol: float | None
+    gamma_pnl: float
+    theta_pnl: float
+
+
+class Intervals(msgspec.Struct, frozen=True, kw_only=True):
+    """Attribution of one account between consecutive samples. Shape: each term (samples - 1,)."""
+
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    terms: dict[str, Floats]
+    option_pnl: Floats
+    hedge_pnl: Floats
+    total: Floats
+    net_delta: Floats
+    option_delta: Floats
+    net_gamma: Floats
+
+    def sum(self, chosen: NDArray[np.bool_] | slice = slice(None)) -> Attribution:
+        """The terms summed over some intervals."""
+        sums = {name: float(np.sum(self.terms[name][chosen])) for name in TERMS}
+        return Attribution(**sums, total=float(np.sum(self.total[chosen])))
+
+
+def attribute(
+    sampler: Sampler,
+    track: AccountTrack,
+    valuation: Valuation,
+    universe: Universe,
+    convert: Callable[[str], Decimal | None],
+) -> Intervals:
+    """The attribution of one account over all samples of a run."""
+    instants = np.asarray(sampler.instants, dtype=np.int64)
+    count = max(len(instants) - 1, 0)
+    pnl = np.asarray(track.pnl, dtype=np.float64).reshape(-1, 3)
+    costs = np.asarray(track.costs, dtype=np.float64).reshape(-1, 4)
+    terms = {name: np.zeros(count) for name in TERMS}
+    option_delta, net_gamma = np.zeros(count), np.zeros(count)
+    broken = np.zeros(count, dtype=bool)
+    for item in sampler.breaks:
+        if 0 < item.sample <= count:
+            broken[item.sample - 1] = True
+    for s in valuation.slices.values():
+        weights = _weights(track, s, count)
+        if not weights.any():
+            continue
+        fx = convert(s.contracts[0].currency)
+        scale = 1.0 if fx is None else float(fx)
+        found = _slice_terms(sampler, valuation, s, instants, weights, broken)
+        for name, values in found.items():
+            if name in terms:
+                terms[name] += scale * values
+        option_delta += found["net_delta"]
+        net_gamma += found["net_gamma"]
+    steps = _steps(pnl, count)
+    terms["delta"] += steps[:, 2]
+    paid = _steps(costs, count)
+    terms["cost"] -= paid[:, 0] + paid[:, 1] + paid[:, 2]
+    terms["carry"] += paid[:, 3]
+    known = np.sum([terms[name] for name in TERMS if name != "residual"], axis=0) if count else np.zeros(0)
+    terms["residual"] = steps[:, 0] - known
+    return Intervals(
+        start=instants[:-1],
+        end=instants[1:],
+        terms=terms,
+        option_pnl=steps[:, 1],
+        hedge_pnl=steps[:, 2],
+        total=steps[:, 0],
+        net_delta=option_delta + _linear(track, universe, count),
+        option_delta=option_delta,
+        net_gamma=net_gamma,
+    )
+
+
+def _steps(path: Floats, count: int) -> Floats:
+    """Changes between samples; what stands at the first sample (the opening trades) belongs to the first interval."""
+    if not count:
+        return np.zeros((0, path.shape[1] if path.ndim == 2 else 0))
+    steps = np.diff(path, axis=0)
+    steps[0] += path[0]
+    return steps
+
+
+def _weights(track: AccountTrack, s: Slice, count: int) -> Floats:
+    """Contracts x multiplier held over each interval. Shape: (intervals, contracts)."""
+    weights = np.zeros((count, len(s.contracts)))
+    before: object = None
+    row = np.zeros(len(s.contracts))
+    for i in range(count):
+        held = track.quantities[i]
+        if held is not before and held != before:
+            row = np.array([float(held.get(c.id, 0)) for c in s.contracts]) * s.multiplier
+        before = held
+        weights[i] = row
+    return weights
+
+
+def _linear(track: AccountTrack, universe: Universe, count: int) -> Floats:
+    """Units of the underlying held in linear instruments over each interval."""
+    out = np.zeros(count)
+    for i in range(count):
+        total = 0.0
+        for key, quantity in track.quantities[i].items():
+            instrument = universe.get(key)
+            if not isinstance(instrument, OptionContract):
+                total += float(quantity * instrument.multiplier)
+        out[i] = total
+    return out
+
+
+def spots_of(sampler: Sampler, underlying: str) -> Floats:
+    """The underlying's mark at every sample, the last known carried. Shape: (samples,)."""
+    values = np.array([float(p[underlying]) if underlying in p else math.nan for p in sampler.prices])
+    return carry_forward(values)
+
+
+def carry_forward(values: Floats) -> Floats:
+    """NaN replaced by the last number before it."""
+    if not len(values):
+        return values
+    index = np.where(np.isnan(values), 0, np.arange(len(values)))
+    return np.asarray(values[np.maximum.accumulate(index)])
+
+
+def _slice_terms(
+    sampler: Sampler,
+    valuation: Valuation,
+    s: Slice,
+    instants: NDArray[np.int64],
+    weights: Floats,
+    broken: NDArray[np.bool_],
+) -> dict[str, Floats]:
+    spot = spots_of(sampler, s.underlying)[:, None]
+    vol = np.array([[row.get(c.id, math.nan) for c in s.contracts] for row in sampler.vols])
+    clock = np.minimum(instants[:, None], s.expiry[None, :])
+    S0, S1, v0, v1 = spot[:-1], spot[1:], vol[:-1], vol[1:]
+    t0, t1 = clock[:-1], clock[1:]
+    units = _unit_function(valuation, s)
+    base = units(S0, t0, v0)
+    later = units(S0, t1, v0)
+    moved = units(S1, t1, v0)
+    last = units(S1, t1, v1)
+    dt = (t1 - t0) / NS_PER_YEAR
+    dS, dv = S1 - S0, np.where(np.isnan(v1), 0.0, v1 - v0)
+    alive = (weights != 0.0) & (instants[:-1, None] < s.expiry[None, :]) & ~broken[:, None]
+    parts = {
+        "theta": base.theta * dt,
+        "delta": later.delta * dS,
+        "gamma": 0.5 * later.gamma * dS**2,
+        "vega": later.vega * dv,
+        "vanna": later.vanna * dS * dv,
+        "volga": 0.5 * later.volga * dv**2,
+    }
+    usable = alive & np.isfinite(base.price) & np.isfinite(moved.price) & np.isfinite(last.price)
+    for values in parts.values():
+        usable = usable & np.isfinite(values)
+    held = np.where(usable, weights, 0.0)
+    out = {name: np.sum(np.where(usable, values, 0.0) * held, axis=1) for name, values in parts.items()}
+    out["net_delta"] = np.sum(np.where(usable, base.delta, 0.0) * held, axis=1)
+    out["net_gamma"] = np.sum(np.where(usable, base.gamma, 0.0) * held, axis=1)
+    return out
+
+
+def _unit_function(valuation: Valuation, s: Slice) -> Callable[[Floats, NDArray[np.int64], Floats], UnitGreeks]:
+    def units(spot: Floats, now: NDArray[np.int64], vol: Floats) -> UnitGreeks:
+        return valuation.units(s, spot, now, vol)
+
+    return units
+
+
+def gamma_rent(intervals: Intervals, spot: Floats, vol: Floats, years: float) -> GammaRent:
+    """Realised vol of the sampled spot, the mean implied vol, and what gamma and theta earned."""
+    returns = np.diff(np.log(spot)) if len(spot) > 1 else np.zeros(0)
+    returns = returns[np.isfinite(returns)]
+    realised = math.sqrt(float(np.sum(returns**2)) / years) if years > 0 and len(returns) else None
+    finite = vol[np.isfinite(vol)]
+    return GammaRent(
+        realised_vol=realised,
+        implied_vol=float(np.mean(finite)) if len(finite) else None,
+        gamma_pnl=float(np.sum(intervals.terms["gamma"])),
+        theta_pnl=float(np.sum(intervals.terms["theta"])),
+    )
+
+
+def per_hedge(intervals: Intervals, fills: Sequence[int]) -> list[tuple[Nanos, Nanos, Attribution]]:
+    """Attribution between consecutive hedges: (from, to, terms) for each run of intervals with one fill count."""
+    out: list[tuple[Nanos, Nanos, Attribution]] = []
+    counts = np.asarray(fills[:-1]) if len(fills) > 1 else np.zeros(0)
+    start = 0
+    for i in range(1, len(counts) + 1):
+        if i == len(counts) or counts[i] != counts[start]:
+            chosen = slice(start, i)
+            out.append((int(intervals.start[start]), int(intervals.end[i - 1]), intervals.sum(chosen)))
+            start = i
+    return out

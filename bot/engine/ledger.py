@@ -1,0 +1,216 @@
+"""A ledger is an account's exact money: what was made at mid, what trading cost by kind; law: Decimals only, and
+total = options + hedge - spread - commission - impact + financing, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from bot.domain.book import Book, PositionKey, trade_value
+from bot.domain.instruments import Instrument, Universe, is_option, settlement_currency
+from bot.domain.orders import Fill
+
+ZERO = Decimal(0)
+Category: TypeAlias = Literal["options", "hedge"]
+Converter: TypeAlias = Callable[[str], Decimal | None]
+
+
+class Pnl(msgspec.Struct, frozen=True, kw_only=True):
+    """Profit and loss in the base currency: `options` and `hedge` at mid, costs positive."""
+
+    total: Decimal
+    options: Decimal
+    hedge: Decimal
+    spread_cost: Decimal
+    commission: Decimal
+    impact: Decimal
+    financing: Decimal
+
+
+class Ledger:
+    """The books and money of one account."""
+
+    def __init__(self, account: str, universe: Universe, base_currency: str) -> None:
+        self.account = account
+        self.base = base_currency
+        self.book = Book()
+        self._universe = universe
+        self._at_mid: dict[Category, dict[str, Decimal]] = {"options": {}, "hedge": {}}
+        self._costs: dict[str, dict[str, Decimal]] = {
+            "spread_cost": {},
+            "commission": {},
+            "impact": {},
+            "financing": {},
+        }
+        self.delay: dict[str, Decimal] = {}
+        self.trades = 0
+        self.units_traded = ZERO
+        self.closing_trades = 0
+        self.closing_units = ZERO
+        self.turnover = ZERO
+        self.version = 0
+        self.opening_ticket = ZERO
+        self._opening_apart = False
+
+    def set_opening_apart(self, apart: bool) -> None:
+        """Say whether the fee of each instrument's first order is shown apart and left out of the P&L."""
+        self._opening_apart = apart
+
+    # ------------------------------------------------------------------ changes, each by an event
+
+    def open(self, key: PositionKey, quantity: Decimal, mark: Decimal) -> None:
+        """Take over a position at its opening mark, without cash."""
+        instrument = self._universe.get(key.instrument)
+        self.book.add_quantity(key, quantity)
+        self._flow(instrument, -trade_value(instrument, quantity, mark))
+        self.version += 1
+
+    def fill(self, fill: Fill, parts: Mapping[PositionKey, Decimal], *, first_of_order: bool) -> None:
+        """Book an execution, in the parts its books take, and what it cost against the middle."""
+        instrument = self._universe.get(fill.instrument)
+        currency = settlement_currency(instrument)
+        for key, quantity in parts.items():
+            self.book.apply_trade(key, quantity, fill.price, instrument)
+        self.book.add_cash(fill.currency, -fill.commission)
+        at_mid = trade_value(instrument, fill.quantity, fill.mid)
+        at_touch = trade_value(instrument, fill.quantity, fill.touch)
+        at_price = trade_value(instrument, fill.quantity, fill.price)
+        self._flow(instrument, -at_mid)
+        self._cost("spread_cost", currency, at_touch - at_mid)
+        self._cost("impact", currency, at_price - at_touch)
+        if self._opening_apart and self.trades + self.closing_trades == 0:
+            self.opening_ticket += fill.commission
+        else:
+            self._cost("commission", fill.currency, fill.commission)
+        self._count(fill, abs(at_mid), first_of_order)
+        self.version += 1
+
+    def transfer(self, seller: PositionKey, buyer: PositionKey, quantity: Decimal, price: Decimal) -> None:
+        """Pass contracts between two books of the account at a price; the account's own holding does not change."""
+        instrument = self._universe.get(seller.instrument)
+        self.book.apply_trade(seller, -quantity, price, instrument)
+        self.book.apply_trade(buyer, quantity, price, instrument)
+        self.version += 1
+
+    def convert(self, key: PositionKey, new: PositionKey, ratio: Decimal) -> None:
+        """A corporate action turned a holding into another."""
+        quantity = self.book.quantity_of(key)
+        self.book.add_quantity(key, -quantity)
+        self.book.add_quantity(new, quantity * ratio)
+        self.version += 1
+
+    def receive(self, category: Category, currency: str, amount: Decimal) -> None:
+        """Cash that belongs to P&L at mid: settlements, dividends on holdings."""
+        self.book.add_cash(currency, amount)
+        flows = self._at_mid[category]
+        flows[currency] = flows.get(currency, ZERO) + amount
+        self.version += 1
+
+    def remove(self, key: PositionKey) -> Decimal:
+        """The quantity of a position that ended, taken out without cash."""
+        quantity = self.book.quantity_of(key)
+        self.book.add_quantity(key, -quantity)
+        self.version += 1
+        return quantity
+
+    def deliver(self, key: PositionKey, quantity: Decimal, price: Decimal, mid: Decimal) -> None:
+        """Take delivery at `price` of something worth `mid`: the holding enters at mid, the difference is the option's."""
+        instrument = self._universe.get(key.instrument)
+        currency = settlement_currency(instrument)
+        self.book.apply_trade(key, quantity, price, instrument)
+        self._flow(instrument, -trade_value(instrument, quantity, mid))
+        gain = trade_value(instrument, quantity, mid) - trade_value(instrument, quantity, price)
+        flows = self._at_mid["options"]
+        flows[currency] = flows.get(currency, ZERO) + gain
+        self.version += 1
+
+    def finance(self, currency: str, amount: Decimal) -> None:
+        """Interest earned (or with a minus sign paid), borrow cost and funding."""
+        self.book.add_cash(currency, amount)
+        self._cost("financing", currency, amount)
+
+    # ------------------------------------------------------------------ questions
+
+    def quantities(self) -> dict[str, Decimal]:
+        """Contracts held by instrument."""
+        return {key: self.book.quantity(key) for key in self.book.instruments()}
+
+    def pnl(self, mark: Callable[[str], Decimal | None], convert: Converter) -> Pnl | None:
+        """Profit and loss at these marks, None when a mark or an exchange rate is missing."""
+        at_mid: dict[str, Decimal] = {}
+        for category in ("options", "hedge"):
+            values = dict(self._at_mid[category])
+            for key, quantity in self.quantities().items():
+                instrument = self._universe.get(key)
+                if category_of(instrument) != category:
+                    continue
+                price = mark(key)
+                if price is None:
+                    return None
+                currency = settlement_currency(instrument)
+                values[currency] = values.get(currency, ZERO) + trade_value(instrument, quantity, price)
+            total = convert_sum(values, convert)
+            if total is None:
+                return None
+            at_mid[category] = total
+        costs = {name: convert_sum(by_currency, convert) for name, by_currency in self._costs.items()}
+        if any(value is None for value in costs.values()):
+            return None
+        known = {name: value for name, value in costs.items() if value is not None}
+        return Pnl(
+            total=at_mid["options"] + at_mid["hedge"] + known["financing"]
+            - known["spread_cost"] - known["commission"] - known["impact"],
+            options=at_mid["options"],
+            hedge=at_mid["hedge"],
+            **known,
+        )  # fmt: skip
+
+    def costs(self, convert: Converter) -> tuple[float, float, float, float]:
+        """Spread, commission, impact and financing so far in the base currency (NaN when a rate is missing)."""
+        sums = [
+            convert_sum(self._costs[name], convert) for name in ("spread_cost", "commission", "impact", "financing")
+        ]
+        spread, commission, impact, financing = (float("nan") if s is None else float(s) for s in sums)
+        return spread, commission, impact, financing
+
+    # ------------------------------------------------------------------ parts
+
+    def _flow(self, instrument: Instrument, amount: Decimal) -> None:
+        flows = self._at_mid[category_of(instrument)]
+        currency = settlement_currency(instrument)
+        flows[currency] = flows.get(currency, ZERO) + amount
+
+    def _cost(self, kind: str, currency: str, amount: Decimal) -> None:
+        by_currency = self._costs[kind]
+        by_currency[currency] = by_currency.get(currency, ZERO) + amount
+
+    def _count(self, fill: Fill, notional: Decimal, first: bool) -> None:
+        self.turnover += notional
+        if fill.closing:
+            self.closing_trades += first
+            self.closing_units += abs(fill.quantity)
+        else:
+            self.trades += first
+            self.units_traded += abs(fill.quantity)
+
+
+def category_of(instrument: Instrument) -> Category:
+    """Whether an instrument's P&L counts as options or as hedge."""
+    return "options" if is_option(instrument) else "hedge"
+
+
+def convert_sum(amounts: Mapping[str, Decimal], convert: Converter) -> Decimal | None:
+    """The sum in the base currency, None when a rate that is needed is missing."""
+    total = ZERO
+    for currency, amount in amounts.items():
+        if not amount:
+            continue
+        rate = convert(currency)
+        if rate is None:
+            return None
+        total += amount * rate
+    return total

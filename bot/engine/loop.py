@@ -1,0 +1,799 @@
+"""The loop takes one instant in and gives commands out; law: one order of events, and pace or batching change nothing.
+
+Events are ordered by (ts_recv, rank): control and reference, market data, order arrivals and fills due, timers. All
+market data of an instant is folded into marks before anybody is woken, once. Re-marks due at an instant come before that
+waking. What is made at the present instant queues behind it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from bot.core import expiry
+from bot.core.errors import EvenkeelError
+from bot.core.events import (
+    Alarm,
+    Control,
+    Corporate,
+    FeedEvent,
+    FeedState,
+    Funding,
+    FxQuote,
+    Notice,
+    Reference,
+    Target,
+    VenueEvent,
+)
+from bot.core.quiet import FOREVER, UNTIL_TIMER
+from bot.domain.book import PositionKey
+from bot.domain.instruments import OptionContract, Spot, Universe
+from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
+from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
+from bot.engine.account import Account, Slot
+from bot.engine.journal import Closed, Controlled, Fact, JournalWriter, Started
+from bot.engine.marks import NAN, Marks
+from bot.engine.outbox import Outbox
+from bot.engine.sampler import Sampler
+from bot.engine.tape import Tape
+from bot.engine.valuation import Valuation
+
+FIRST_LIFECYCLE: Final = 0
+STRATEGY: Final = 5
+END: Final = 8
+SAMPLE: Final = 9
+START: Final = 1
+
+
+class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """When a session runs and how often it looks at itself. Lengths in nanoseconds."""
+
+    start: Nanos = 0
+    end: Nanos | None = None
+    begin: str = "two_sided"
+    report_grid: Nanos = NS_PER_MINUTE
+    remark: Nanos = NS_PER_MINUTE
+    base_currency: str = "USD"
+    fx: Mapping[str, str] = {}
+    financing_rate: float = 0.0
+    borrow_rate: float = 0.0
+    closing_grace: Nanos = 5 * NS_PER_MINUTE
+    jump: float | None = 0.25
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """A position every account starts with; `mark` None enters at the market's mark."""
+
+    book: str
+    instrument: str
+    quantity: Decimal
+    mark: Decimal | None = None
+    vol: float | None = None
+
+
+class Loop:
+    """One run's sequence of instants. Feed it in order with `take`, end it with `finish`."""
+
+    def __init__(
+        self,
+        *,
+        settings: LoopSettings,
+        universe: Universe,
+        marks: Marks,
+        valuation: Valuation,
+        accounts: Sequence[Account],
+        openings: Sequence[Opening],
+        needed: Sequence[str],
+        journal: JournalWriter,
+    ) -> None:
+        self.settings = settings
+        self.universe = universe
+        self.marks = marks
+        self.valuation = valuation
+        self.accounts = list(accounts)
+        self.openings = list(openings)
+        self.needed = list(needed)
+        self.journal = journal
+        self.tape = Tape()
+        self.now: Nanos = 0
+        self.outbox = Outbox(lambda: self.now)
+        self.sampler = Sampler(universe, valuation, accounts)
+        self.fx: dict[str, Decimal] = {settings.base_currency: Decimal(1)}
+        self.alarms: list[Alarm] = []
+        self.started_at: Nanos | None = None
+        self.ended_at: Nanos | None = None
+        self.done = False
+        self._ending = False
+        self._open_ts: Nanos = -1
+        self._dirty = 0
+        self._tape_seen = 0
+        self._heap: list[tuple[Nanos, int, int, Callable[[], None]]] = []
+        self._timer_count = 0
+        self._next_remark: Nanos = FOREVER
+        self._sample_wanted = False
+        self._last_accrual: Nanos | None = None
+        self._last_spot: dict[str, float] = {}
+        self._tick_slots: list[tuple[int, Slot]] = []
+        self._masks: list[int] = [0] * len(universe)
+        self._ready_report = ""
+        self._unsettled: set[str] = set()
+        for account in self.accounts:
+            account.timer_request = self._strategy_timer
+        if settings.begin == "two_sided" or settings.start:
+            self._at(settings.start, START, self._try_start)
+
+    # ------------------------------------------------------------------ entry
+
+    def take(self, item: FeedEvent | Control, feed: str) -> None:
+        """Take the next event of the merged feeds; its instant is not earlier than any before."""
+        if isinstance(item, QuoteBatch):
+            self._take_quotes(item, feed)
+        elif isinstance(item, TradeBatch):
+            self._take_trades(item, feed)
+        elif isinstance(item, Quote):
+            self._take_quote(item, feed)
+        elif isinstance(item, Trade):
+            self.advance(item.ts_recv)
+            self._fold_print(self.universe.index(item.instrument), item.ts_recv, item.price)
+            self._count_tape(feed, 1, item.ts_recv, item.ts_recv)
+        else:
+            self.advance(item.ts_recv)
+            self._take_control(item)
+            self._record()
+
+    def advance(self, ts: Nanos) -> None:
+        """Let time pass to just before what happens at `ts`: close the open instant, run what falls due."""
+        if ts == self._open_ts:
+            return
+        if ts < self._open_ts:
+            raise EvenkeelError(f"the loop is at {iso(self._open_ts)} and was given an event of {iso(ts)}")
+        if self._open_ts >= 0:
+            self._close_instant()
+        self._run_due(ts)
+        self._open_ts = self.now = ts
+
+    def finish(self) -> None:
+        """The feeds have ended: let time pass to the session's end, close what is open, record the end."""
+        if self.done:
+            return
+        last = self._open_ts
+        if last >= 0:
+            self._close_instant()
+        end = self.settings.end
+        if not self.done and end is not None and self.started_at is not None:
+            if last < end - self.settings.report_grid and not self._ending:
+                self._alarm("feed_ended", f"the feed ended at {iso(last)}, before the session's end at {iso(end)}")
+            limit = max([end, *(self._contract(i).settles for i in self._unsettled)]) + self.settings.closing_grace
+            self._run_due(limit + 1)
+        elif not self.done and self.started_at is not None:
+            self.now = max(self.now, last)
+            self._end_session()
+            self._run_due(self.now + self.settings.closing_grace)
+        if self.started_at is not None and not self.done:
+            self._conclude()
+        self._record()
+
+    def close_open_instant(self) -> None:
+        """Live: the inbox is drained, so the present instant is complete."""
+        if self._open_ts >= 0:
+            self._close_instant()
+            self._run_due(self._open_ts + 1)
+
+    def run_timers(self, now: Nanos) -> None:
+        """Live: run what fell due by the wall clock while no data came."""
+        if now > self._open_ts:
+            self._run_due(now + 1)
+
+    def due_in(self, now: Nanos) -> float:
+        """Seconds until something falls due, as seen from `now`; large when nothing is."""
+        due = self._due()
+        return 3600.0 if due == FOREVER else max(0.0, (due - now) / 1e9)
+
+    # ------------------------------------------------------------------ market data
+
+    def _take_quotes(self, batch: QuoteBatch, feed: str) -> None:
+        base, n, i = self.tape.rows, len(batch), 0
+        times = batch.ts_recv
+        while i < n:
+            self._tape_seen = base + i
+            self.advance(int(times[i]))
+            if self.done:
+                break
+            if self._needs_every_instant():
+                i = self._walk(batch, i, base)
+            else:
+                j = int(np.searchsorted(times, self._due(), side="right"))
+                j = max(j, i + 1)
+                self.marks.fold_quotes(batch, i, j)
+                self._open_ts = self.now = int(times[j - 1])
+                self._dirty = -1
+                i = j
+        self._count_tape(feed, n, int(times[0]), int(times[-1]))
+
+    def _walk(self, batch: QuoteBatch, i: int, base: int) -> int:
+        """Take rows one instant at a time, waking whoever must be; returns the first row not taken."""
+        marks = self.marks
+        bids, asks, bid_sizes, ask_sizes, times_of = (
+            marks.bids,
+            marks.asks,
+            marks.bid_sizes,
+            marks.ask_sizes,
+            marks.quote_times,
+        )
+        masks = self._masks
+        open_ts = self._open_ts
+        dirty = self._dirty
+        row = i
+        columns = (batch.ts_recv, batch.instrument, batch.bid, batch.ask, batch.bid_size, batch.ask_size)
+        for ts, k, bid, ask, bid_size, ask_size in zip(*(c[i:].tolist() for c in columns), strict=True):
+            if ts != open_ts:
+                self._dirty = dirty
+                self._tape_seen = base + row
+                self._close_instant()
+                if self._due_ts < ts:
+                    self._run_due(ts)
+                self._open_ts = open_ts = self.now = ts
+                dirty = 0
+                if self.done or not self._every_instant:
+                    return row
+            bids[k] = bid
+            asks[k] = ask
+            bid_sizes[k] = bid_size
+            ask_sizes[k] = ask_size
+            times_of[k] = ts
+            dirty |= masks[k]
+            row += 1
+        self._dirty = dirty
+        return row
+
+    def _take_trades(self, batch: TradeBatch, feed: str) -> None:
+        base, n, i = self.tape.rows, len(batch), 0
+        times = batch.ts_recv
+        while i < n:
+            self._tape_seen = base + i
+            self.advance(int(times[i]))
+            if self.done:
+                break
+            if self._needs_every_instant():
+                j = int(np.searchsorted(times, times[i], side="right"))
+            else:
+                j = max(int(np.searchsorted(times, self._due(), side="right")), i + 1)
+            self.marks.fold_trades(batch, i, j)
+            self._open_ts = self.now = int(times[j - 1])
+            self._dirty = -1
+            i = j
+        self._count_tape(feed, n, int(times[0]), int(times[-1]))
+
+    def _take_quote(self, quote: Quote, feed: str) -> None:
+        self.advance(quote.ts_recv)
+        k = self.universe.index(quote.instrument)
+        self.marks.fold_quote(
+            k,
+            quote.ts_recv,
+            NAN if quote.bid is None else quote.bid,
+            NAN if quote.ask is None else quote.ask,
+            NAN if quote.bid_size is None else quote.bid_size,
+            NAN if quote.ask_size is None else quote.ask_size,
+        )
+        self._dirty |= self._masks[k]
+        self._count_tape(feed, 1, quote.ts_recv, quote.ts_recv)
+
+    def _fold_print(self, k: int, ts: Nanos, price: float) -> None:
+        self.marks.fold_trade(k, ts, price)
+        self._dirty |= self._masks[k]
+
+    def _count_tape(self, feed: str, rows: int, first: Nanos, last: Nanos) -> None:
+        self.tape.take(feed, rows, first, last)
+        self._tape_seen = self.tape.rows
+
+    # ------------------------------------------------------------------ control and reference
+
+    def _take_control(self, item: FeedState | Reference | Corporate | Funding | FxQuote | Control | Notice) -> None:
+        match item:
+            case Corporate():
+                self._adjust(item)
+            case FxQuote():
+                if item.quote == self.settings.base_currency:
+                    self.fx[item.base] = item.rate
+            case Funding():
+                self._fund(item)
+            case FeedState(state="down" | "gap" | "stale"):
+                self._alarm(f"feed_{item.state}", f"feed {item.feed}: {item.text or item.state}")
+            case Reference(what="halted"):
+                for account in self.accounts:
+                    account.frozen[item.instrument] = f"{item.instrument} is halted"
+            case Reference(what="resumed"):
+                for account in self.accounts:
+                    account.frozen.pop(item.instrument, None)
+            case Control():
+                self._control(item)
+            case _:
+                return
+
+    def _control(self, item: Control) -> None:
+        for account in self.accounts:
+            if item.verb == "halt":
+                account.halted = f"halted by {item.operator or 'a person'}"
+            elif item.verb == "resume":
+                account.halted = ""
+            account.pending.append(Controlled(account=account.name, verb=item.verb, argument=item.argument))
+        if item.verb == "stop" and self.started_at is not None and not self._ending:
+            self._end_session()
+
+    def _adjust(self, event: Corporate) -> None:
+        """Convert marks and holdings; the samples before and after stand on either side of a break."""
+        if self.started_at is not None:
+            self.sampler.take(event.ts_recv, self.convert, on_grid=False)
+        for conversion in event.conversions:
+            old, new = self.universe.index(conversion.old), self.universe.index(conversion.new)
+            self.marks.scale(old, new, float(conversion.ratio))
+            self.valuation.carry_mark(conversion.old, conversion.new, conversion.ratio)
+            contract = self.universe.get(conversion.new)
+            before = self.universe.get(conversion.old)
+            if isinstance(contract, OptionContract) and isinstance(before, OptionContract):
+                s = self.valuation.slice(before.underlying)
+                row = s.rows.get(before.id)
+                vol = None if row is None or math.isnan(s.vol[row]) else float(s.vol[row])
+                self.valuation.add(contract, now=event.ts_recv, vol=vol)
+                self._schedule_end(contract)
+        if event.what == "split":
+            self._last_spot.pop(event.instrument, None)
+        if event.what == "split" and event.instrument in self.universe:
+            k = self.universe.index(event.instrument)
+            if event.instrument not in {c.old for c in event.conversions}:
+                self.marks.scale(k, k, float(event.ratio))
+                self.valuation.carry_mark(event.instrument, event.instrument, event.ratio)
+        for account in self.accounts:
+            account.adjust(event)
+        if not event.adjusted:
+            self._alarm(
+                "corporate_unadjusted",
+                f"{event.what} of {event.instrument}: {event.text}; the underlying is frozen until deliverables are given",
+                underlying=event.instrument,
+                action="freeze",
+            )
+        else:
+            self._alarm("corporate", f"{event.what} of {event.instrument}: {event.text}", underlying=event.instrument)
+        if self.started_at is not None:
+            self.sampler.mark_break(f"{event.what} of {event.instrument}")
+            self.sampler.take(event.ts_recv, self.convert, on_grid=False)
+
+    def _fund(self, event: Funding) -> None:
+        for account in self.accounts:
+            quantity = account.ledger.book.quantity(event.instrument)
+            mark = self.valuation.mark(event.instrument, self.now)
+            if quantity and mark is not None:
+                instrument = self.universe.get(event.instrument)
+                notional = quantity * instrument.multiplier * mark
+                account.ledger.finance(instrument.currency, -notional * decimal_of(event.rate))
+
+    # ------------------------------------------------------------------ the order of an instant
+
+    def _close_instant(self) -> None:
+        """Every row of the open instant is folded: re-mark if due, wake whoever must be, let venues look."""
+        now = self._open_ts
+        if self._next_remark <= now:
+            self._remark(now)
+        dirty = self._dirty
+        if dirty:
+            self._dirty = 0
+            for bit, slot in self._tick_slots:
+                if dirty & bit:
+                    self._wake(slot, now)
+        if self._has_open_orders:
+            self._let_venues_look(now)
+
+    def _wake(self, slot: Slot, now: Nanos) -> None:
+        box = slot.box
+        if box is not None and now < box.until:
+            bids, asks = self.marks.bids, self.marks.asks
+            for k, (lo, hi) in box.intervals.items():
+                if not lo <= bids[k] + asks[k] <= hi:
+                    break
+            else:
+                return
+        view = slot.view
+        view.now = now
+        try:
+            targets = slot.strategy.wake(view)
+        except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
+            self._disable(slot, fault)
+            return
+        if targets:
+            self._settle(slot, targets)
+        elif slot.account.pending:
+            self._record()
+        if slot.asks_for_box:
+            slot.box = slot.strategy.quiet(view)
+
+    def _settle(self, slot: Slot, targets: Sequence[Target]) -> None:
+        slot.account.settle_targets(slot, targets, self.now, self.outbox)
+        self._record()
+        if self.outbox.release():
+            self._refresh_due()
+
+    def _let_venues_look(self, now: Nanos) -> None:
+        for account in self.accounts:
+            if account.in_loop is not None and account.open_ids:
+                account.in_loop.on_instant(now)
+        self._refresh_due()
+
+    def _run_due(self, limit: Nanos) -> None:
+        """Run everything that falls due before `limit`, in order of instant, then rank."""
+        while self._due() < limit and not self.done:
+            t = self._due_ts
+            self.now = max(self.now, t)
+            if self._next_remark <= t:
+                self._remark(t)
+                for _, slot in self._tick_slots:
+                    self._wake(slot, t)
+            if not self._arrive(t) and self._heap and self._heap[0][0] <= t:
+                heapq.heappop(self._heap)[3]()
+            self._record()
+            if self.outbox.release():
+                self._refresh_due()
+            if self._sample_wanted and self._due() > t and self.started_at is not None:
+                self._sample(t, on_grid=False)
+            if self._ending and not self.done:
+                self._conclude_if_flat()
+
+    def _arrive(self, t: Nanos) -> bool:
+        """Apply what venues say by `t`; True when any said something."""
+        heard = False
+        for account in self.accounts:
+            venue = account.in_loop
+            if venue is not None and venue.next_due() <= t:
+                for event in venue.take_due(t):
+                    self.hear(account, event)
+                    heard = True
+        return heard
+
+    def hear(self, account: Account, event: VenueEvent) -> None:
+        """Apply a venue's word to its account."""
+        if account.hear(event, self._lot_of):
+            self._sample_wanted = True
+        for slot in account.slots:
+            slot.box = None if slot.asks_for_box else slot.box
+        self._has_open_orders = any(a.open_ids for a in self.accounts)
+        self._record()
+        if self.outbox.release():
+            self._refresh_due()
+
+    def _lot_of(self, instrument: str) -> Decimal | None:
+        return self.universe.get(instrument).lot
+
+    # ------------------------------------------------------------------ due instants
+
+    _due_ts: Nanos = FOREVER
+    _has_open_orders = False
+    _every_instant = False
+
+    def _due(self) -> Nanos:
+        due = self._next_remark
+        if self._heap and self._heap[0][0] < due:
+            due = self._heap[0][0]
+        for account in self.accounts:
+            if account.in_loop is not None and account.open_ids:
+                due = min(due, account.in_loop.next_due())
+        self._due_ts = due
+        return due
+
+    def _refresh_due(self) -> None:
+        self._has_open_orders = any(account.open_ids for account in self.accounts)
+        self._due()
+        self._needs_every_instant()
+
+    def _needs_every_instant(self) -> bool:
+        self._every_instant = self._has_open_orders or (self.started_at is not None and bool(self._tick_slots))
+        return self._every_instant
+
+    def _at(self, ts: Nanos, priority: int, act: Callable[[], None]) -> None:
+        self._timer_count += 1
+        heapq.heappush(self._heap, (ts, priority, self._timer_count, act))
+        if ts < self._due_ts:
+            self._due_ts = ts
+
+    def _strategy_timer(self, slot: Slot, ts: Nanos, name: str) -> None:
+        def ring() -> None:
+            end = self.settings.end
+            if self._ending or slot.disabled or (end is not None and ts >= end):
+                return
+            slot.view.now = ts
+            try:
+                targets = slot.strategy.timer(slot.view, name)
+            except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
+                self._disable(slot, fault)
+                return
+            if targets:
+                self._settle(slot, targets)
+
+        self._at(ts, STRATEGY, ring)
+
+    def _disable(self, slot: Slot, fault: Exception) -> None:
+        slot.disabled = f"{type(fault).__name__}: {fault}"
+        self._tick_slots = [(bit, s) for bit, s in self._tick_slots if s is not slot]
+        slot.account.alarm(
+            Alarm(
+                code="strategy_fault",
+                text=f"strategy {slot.strategy.name} of account {slot.account.name} raised {slot.disabled}; its book is frozen",
+                ts=self.now,
+                action="freeze",
+            )
+        )
+        self._record()
+
+    # ------------------------------------------------------------------ start, grid, end
+
+    def _try_start(self) -> None:
+        """Begin the session if every leg and hedge instrument can be priced; else look again a report grid later."""
+        if self.started_at is not None:
+            return
+        missing = self._not_ready()
+        end = self.settings.end
+        if missing:
+            self._ready_report = missing
+            again = max(self.now, self.settings.start) + self.settings.report_grid
+            if end is None or again < end:
+                self._at(again, START, self._try_start)
+            return
+        self._start(self.now)
+
+    @property
+    def not_ready(self) -> str:
+        """What the last readiness check missed."""
+        return self._ready_report
+
+    def _not_ready(self) -> str:
+        for key in self.needed:
+            if self.valuation.mark(key, self.now) is None:
+                return f"no price of {key}"
+        two_sided = self.valuation.settings.marks_at == "mid"
+        for opening in self.openings:
+            k = self.universe.index(opening.instrument)
+            contract = self.universe[k]
+            if not isinstance(contract, OptionContract) or contract.expiry <= self.now:
+                continue
+            if math.isnan(self.valuation.spot(contract.underlying)):
+                return f"no price of {contract.underlying} from its source"
+            if two_sided and math.isnan(self.marks.mid(k)):
+                return f"no two-sided quote of {contract.id}"
+        return ""
+
+    def _start(self, now: Nanos) -> None:
+        self.started_at = now
+        self.valuation.started(now)
+        for opening in self.openings:
+            contract = self.universe.get(opening.instrument)
+            if isinstance(contract, OptionContract):
+                self.valuation.add(contract, now=now, vol=opening.vol)
+                self._schedule_end(contract)
+        self._remark(now)
+        self._next_remark = now + self.settings.remark
+        for account in self.accounts:
+            self._open(account, now)
+        self._record()
+        self._sample(now, on_grid=True)
+        for number, slot in enumerate(s for account in self.accounts for s in account.slots):
+            self._begin(number, slot, now)
+        if self.settings.end is not None:
+            self._at(self.settings.end, END, self._end_session)
+        self._at(now + self.settings.report_grid, SAMPLE, self._grid)
+        self._refresh_due()
+
+    def _open(self, account: Account, now: Nanos) -> None:
+        marks: dict[str, Decimal] = {}
+        for opening in self.openings:
+            mark = opening.mark if opening.mark is not None else self.valuation.mark(opening.instrument, now)
+            if mark is None:
+                raise EvenkeelError(f"no mark for {opening.instrument} at the start of the session")
+            account.ledger.open(PositionKey(account.name, opening.book, "", opening.instrument), opening.quantity, mark)
+            marks[opening.instrument] = mark
+        account.pending.append(Started(account=account.name, positions=account.ledger.quantities(), marks=marks))
+
+    def _begin(self, number: int, slot: Slot, now: Nanos) -> None:
+        slot.view.now = now
+        try:
+            targets = slot.strategy.start(slot.view)
+            box = slot.strategy.quiet(slot.view)
+        except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
+            self._disable(slot, fault)
+            return
+        if targets:
+            self._settle(slot, targets)
+        if box is UNTIL_TIMER:
+            return
+        bit = 1 << number
+        slot.asks_for_box = box is not None
+        self._tick_slots.append((bit, slot))
+        for key in slot.strategy.watches():
+            self._masks[self.universe.index(key)] |= bit
+
+    def _remark(self, now: Nanos) -> None:
+        self._freeze_jumps()
+        if self.valuation.remark(now):
+            self._dirty = -1
+        if self._next_remark <= now:
+            missed = (now - self._next_remark) // self.settings.remark
+            self._next_remark += (missed + 1) * self.settings.remark
+
+    def _freeze_jumps(self) -> None:
+        """Freeze an underlying whose price jumped past `jump` with no corporate event to explain it: a split unseen?"""
+        bound = self.settings.jump
+        for underlying in self.valuation.slices:
+            spot = self.valuation.spot(underlying)
+            before = self._last_spot.get(underlying, NAN)
+            if not math.isnan(spot):
+                self._last_spot[underlying] = spot
+            if bound is None or not abs(spot / before - 1.0) > bound:
+                continue
+            text = (
+                f"{underlying} moved from {before:g} to {spot:g} between re-marks with no corporate event to explain it"
+            )
+            for account in self.accounts:
+                account.frozen[underlying] = text
+            self._alarm("unexplained_jump", text, underlying=underlying, action="freeze")
+
+    def _grid(self) -> None:
+        now = self.now
+        if self._ending:
+            return
+        self._accrue(now)
+        self._sample(now, on_grid=True)
+        self._at(now + self.settings.report_grid, SAMPLE, self._grid)
+
+    def _sample(self, now: Nanos, *, on_grid: bool) -> None:
+        self._sample_wanted = False
+        self.sampler.take(now, self.convert, on_grid=on_grid)
+
+    def _accrue(self, now: Nanos) -> None:
+        """Interest on cash and the fee for borrowed stock since last time, act/365 simple."""
+        since = self._last_accrual if self._last_accrual is not None else self.started_at
+        self._last_accrual = now
+        if since is None or (not self.settings.financing_rate and not self.settings.borrow_rate):
+            return
+        years = decimal_of((now - since) / NS_PER_YEAR)
+        for account in self.accounts:
+            for currency, cash in account.ledger.book.cash().items():
+                interest = cash * decimal_of(self.settings.financing_rate) * years
+                if interest:
+                    account.ledger.finance(currency, round(interest, 8))
+            self._charge_borrow(account, years)
+
+    def _charge_borrow(self, account: Account, years: Decimal) -> None:
+        if not self.settings.borrow_rate:
+            return
+        for key, quantity in account.ledger.quantities().items():
+            instrument = self.universe.get(key)
+            mark = self.valuation.mark(key, self.now)
+            if quantity < 0 and mark is not None and isinstance(instrument, Spot):
+                fee = quantity * instrument.multiplier * mark * decimal_of(self.settings.borrow_rate) * years
+                account.ledger.finance(instrument.currency, round(fee, 8))
+
+    def _schedule_end(self, contract: OptionContract) -> None:
+        if contract.id in self._unsettled:
+            return
+        self._unsettled.add(contract.id)
+        self._at(contract.expiry, FIRST_LIFECYCLE, self._retire)
+        self._at(contract.settles, FIRST_LIFECYCLE, lambda: self._settle_option(contract))
+
+    def _retire(self) -> None:
+        """An option expired: holdings are packed anew without it."""
+        for account in self.accounts:
+            account.ledger.version += 1
+
+    def _contract(self, key: str) -> OptionContract:
+        contract = self.universe.get(key)
+        assert isinstance(contract, OptionContract)
+        return contract
+
+    def _settle_option(self, contract: OptionContract) -> None:
+        self._unsettled.discard(contract.id)
+        value = self.valuation.mark(contract.underlying, self.now)
+        for account in self.accounts:
+            quantity = account.ledger.book.quantity(contract.id)
+            if not quantity:
+                continue
+            if value is None:
+                self._alarm("no_settlement_value", f"{contract.id}: no price of {contract.underlying} to settle at")
+                continue
+            underlying = self.universe.get(contract.underlying)
+            for event in expiry.settle(
+                contract, quantity, value, account=account.name, underlying=underlying, ts=self.now
+            ):
+                mid = None if event.deliver is None else self.valuation.mark(event.deliver, self.now)
+                account.end_option(event, mid)
+            self._sample_wanted = True
+
+    def _end_session(self) -> None:
+        """Every strategy says what to hold at the close; the run ends when nothing is left to happen."""
+        if self._ending:
+            return
+        self._ending = True
+        self.ended_at = self.now
+        self._accrue(self.now)
+        for account in self.accounts:
+            for slot in account.slots:
+                if slot.disabled:
+                    continue
+                slot.view.now = self.now
+                targets = slot.strategy.stop(slot.view)
+                if targets:
+                    self._settle(slot, targets)
+        self._tick_slots = []
+        self._next_remark = FOREVER
+        self._sample(self.now, on_grid=True)
+        self._at(self.now + self.settings.closing_grace, END, self._give_up_closing)
+        self._refresh_due()
+        self._conclude_if_flat()
+
+    def _give_up_closing(self) -> None:
+        for account in self.accounts:
+            for order_id in list(account.open_ids):
+                self.outbox.cancel(account, order_id, "the session ended and the order did not fill in time")
+                self._alarm(
+                    "not_closed", f"account {account.name}: closing order {order_id} did not fill; left open at mark"
+                )
+        self.outbox.release()
+        self._refresh_due()
+
+    def _conclude_if_flat(self) -> None:
+        if any(account.open_ids for account in self.accounts):
+            return
+        ended = self.ended_at or self.now
+        if any(self._contract(key).expiry <= ended for key in self._unsettled):
+            return
+        self._conclude()
+
+    def _conclude(self) -> None:
+        if self.done:
+            return
+        self.done = True
+        if self.ended_at is None:
+            self.ended_at = self.now
+        self.sampler.take(self.now, self.convert, on_grid=False)
+        for account in self.accounts:
+            held = account.ledger.quantities()
+            marks = {key: self.valuation.mark(key, self.now) for key in held}
+            account.pending.append(
+                Closed(
+                    account=account.name,
+                    positions=held,
+                    cash=account.ledger.book.cash(),
+                    marks={k: m for k, m in marks.items() if m is not None},
+                )
+            )
+        self._record()
+
+    # ------------------------------------------------------------------ money and the record
+
+    def convert(self, currency: str) -> Decimal | None:
+        """The marked exchange rate into the base currency, None while unknown."""
+        rate = self.fx.get(currency)
+        if rate is not None:
+            return rate
+        instrument = self.settings.fx.get(currency)
+        return None if instrument is None else self.valuation.mark(instrument, self.now)
+
+    def _alarm(self, code: str, text: str, *, underlying: str = "", action: str = "none") -> None:
+        alarm = Alarm(code=code, text=text, ts=self.now, underlying=underlying, action=action)
+        self.accounts[0].alarm(alarm)
+
+    def _record(self) -> None:
+        """Append the step's facts as one record."""
+        facts: list[Fact] = []
+        for account in self.accounts:
+            if account.pending:
+                facts += account.take_facts()
+        if not facts:
+            return
+        for fact in facts:
+            alarm = getattr(fact, "alarm", None)
+            if alarm is not None:
+                self.alarms.append(alarm)
+        self.journal.append(self.now, self._tape_seen, facts)

@@ -1,0 +1,73 @@
+"""The outbox releases a command once its step is recorded; law: it is the only caller of a broker's `submit`.
+
+A simulated venue inside the loop takes its command at once, in event time. An external venue's commands queue here until
+the driver, outside the loop, awaits them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from bot.core.events import Unknown, VenueEvent
+from bot.core.ports import Broker, InLoopBroker
+from bot.domain.orders import Order
+from bot.domain.units import Nanos
+from bot.engine.account import Account
+
+
+class Outbox:
+    """Holds commands between decision and release. Implements `Outlet`."""
+
+    def __init__(self, now: Callable[[], Nanos]) -> None:
+        self._now = now
+        self._ready: deque[tuple[Account, Order | str, str]] = deque()
+        self._external: deque[tuple[Account, Order | str, str]] = deque()
+
+    def submit(self, account: Account, order: Order) -> None:
+        """Keep an order until the step is recorded."""
+        self._ready.append((account, order, ""))
+
+    def cancel(self, account: Account, order_id: str, reason: str) -> None:
+        """Keep a cancel until the step is recorded."""
+        self._ready.append((account, order_id, reason))
+
+    def release(self) -> bool:
+        """Hand recorded commands to simulated venues and queue the others; True when anything was released."""
+        released = bool(self._ready)
+        while self._ready:
+            account, command, reason = self._ready.popleft()
+            venue = account.in_loop
+            if venue is None:
+                self._external.append((account, command, reason))
+            elif isinstance(command, Order):
+                venue.accept(command, self._now())
+            else:
+                venue.drop(command, self._now(), reason)
+        return released
+
+    @property
+    def waiting(self) -> bool:
+        """True while an external venue's command is not yet sent."""
+        return bool(self._external)
+
+    async def send(self) -> list[tuple[Account, VenueEvent]]:
+        """Send what is queued to external venues; a send that fails leaves the order UNKNOWN, never failed."""
+        unknown: list[tuple[Account, VenueEvent]] = []
+        while self._external:
+            account, command, _ = self._external.popleft()
+            broker = account.broker
+            if isinstance(broker, InLoopBroker) or not isinstance(broker, Broker):
+                continue
+            try:
+                if isinstance(command, Order):
+                    await broker.submit(command)
+                else:
+                    await broker.cancel(command)
+            except Exception as fault:  # noqa: BLE001  any fault of a venue's code means: outcome UNKNOWN
+                if isinstance(command, Order):
+                    text = f"submit raised {type(fault).__name__}: {fault}"
+                    unknown.append(
+                        (account, Unknown(ts_recv=self._now(), account=account.name, order_id=command.id, text=text))
+                    )
+        return unknown

@@ -1,0 +1,434 @@
+"""Valuation turns marks into Greeks; law: unknown is NaN with a reason, never zero, and vols change only at re-marks.
+
+One `Slice` holds the option contracts on one underlying as columns. A slice is re-marked (vols solved from two-sided
+mids, the last valid one carried with its age) at re-mark instants, and priced in one array call when somebody asks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Literal, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.core.errors import ConfigError
+from bot.domain.greeks import Greeks
+from bot.domain.instruments import Future, OptionContract, Perpetual, Universe
+from bot.domain.units import NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of
+from bot.engine.marks import NAN, Marks
+from bot.pricing import black, implied
+from bot.pricing.status import Status
+
+Floats: TypeAlias = NDArray[np.float64]
+VolSourceName: TypeAlias = Literal["fixed", "per_contract", "marks_file", "implied"]
+SpotSource: TypeAlias = Literal["quotes", "trades", "parity_forward"]
+
+
+class DeltaTable(msgspec.Struct, frozen=True, kw_only=True):
+    """A supplied value of a call per unit: `value` at `spots[0]`, delta linear between `spots`, a straight decay per year."""
+
+    spots: tuple[float, ...]
+    deltas: tuple[float, ...]
+    value: float
+    decay_per_year: float
+
+    def __post_init__(self) -> None:
+        if len(self.spots) < 2 or len(self.spots) != len(self.deltas):
+            raise ValueError("delta table: expected two or more spots and one delta for each")
+        if any(b <= a for a, b in zip(self.spots, self.spots[1:], strict=False)):
+            raise ValueError("delta table: expected spots in rising order")
+
+
+class VolMark(msgspec.Struct, frozen=True, kw_only=True):
+    """One supplied vol: from instant `ts` on, the contract is marked at `vol`."""
+
+    ts: Nanos
+    instrument: str
+    vol: Vol
+
+
+class ValuationSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How options are valued. Rates are continuous per year; by underlying where given, else the common one."""
+
+    pricer: Literal["european", "table"] = "european"
+    vol: VolSourceName = "implied"
+    vol_value: Vol | None = None
+    vols: Mapping[str, Vol] = {}
+    vol_marks: tuple[VolMark, ...] = ()
+    rate: Rate = 0.0
+    dividend: Rate = 0.0
+    rates: Mapping[str, Rate] = {}
+    dividends: Mapping[str, Rate] = {}
+    sources: Mapping[str, SpotSource] = {}
+    source: SpotSource = "quotes"
+    table: DeltaTable | None = None
+    mark: Literal["mid", "model"] | None = None
+
+    @property
+    def marks_at(self) -> Literal["mid", "model"]:
+        """Where option P&L is marked: the middle of the quote when vols come from it, else the model unless said."""
+        if self.mark is not None:
+            return self.mark
+        return "mid" if self.vol == "implied" else "model"
+
+
+class UnitGreeks(NamedTuple):
+    """Values per unit of underlying of one contract. Shape: each (..., contracts)."""
+
+    price: Floats
+    delta: Floats
+    gamma: Floats
+    vega: Floats
+    theta: Floats
+    rho: Floats
+    vanna: Floats
+    volga: Floats
+    charm: Floats
+
+
+class Slice:
+    """The option contracts on one underlying, as columns in order of contract id."""
+
+    def __init__(self, underlying: str, universe: Universe, settings: ValuationSettings) -> None:
+        instrument = universe.get(underlying)
+        self.underlying = underlying
+        self.column = universe.index(underlying)
+        self.on_future = isinstance(instrument, Future | Perpetual)
+        self.source: SpotSource = settings.sources.get(underlying, settings.source)
+        self.rate = settings.rates.get(underlying, settings.rate)
+        self.dividend = 0.0 if self.on_future else settings.dividends.get(underlying, settings.dividend)
+        self.contracts: list[OptionContract] = []
+        self.rows: dict[str, int] = {}
+        self.columns: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.strike: Floats = np.empty(0)
+        self.cp: Floats = np.empty(0)
+        self.multiplier: Floats = np.empty(0)
+        self.expiry: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.vol: Floats = np.empty(0)
+        self.vol_ts: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.vol_version = 0
+        self.epoch: Nanos = 0
+
+    def add(self, contract: OptionContract, column: int, vol: Vol, vol_ts: Nanos, *, now: Nanos) -> None:
+        """Append one contract."""
+        if contract.id in self.rows:
+            return
+        if not self.contracts:
+            self.epoch = now
+        self.rows[contract.id] = len(self.contracts)
+        self.contracts.append(contract)
+        self.columns = np.append(self.columns, column)
+        self.strike = np.append(self.strike, float(contract.strike))
+        self.cp = np.append(self.cp, float(contract.cp))
+        self.multiplier = np.append(self.multiplier, float(contract.multiplier))
+        self.expiry = np.append(self.expiry, contract.expiry)
+        self.vol = np.append(self.vol, vol)
+        self.vol_ts = np.append(self.vol_ts, vol_ts)
+        self.vol_version += 1
+
+    def tau(self, now: Nanos) -> Floats:
+        """Years to each expiry. Shape: (contracts,)."""
+        return np.asarray((self.expiry - now) / NS_PER_YEAR)
+
+
+class Legs:
+    """A holding of one book in one slice: weights are contracts x multiplier, in underlying units."""
+
+    def __init__(self, slice_: Slice, quantities: Mapping[str, float]) -> None:
+        self.slice = slice_
+        held = [(slice_.rows[key], q) for key, q in sorted(quantities.items()) if key in slice_.rows and q]
+        self.row = np.array([r for r, _ in held], dtype=np.int64)
+        self.quantity = np.array([q for _, q in held], dtype=np.float64)
+        self.weight = self.quantity * slice_.multiplier[self.row] if held else np.empty(0)
+        self.ids = [slice_.contracts[r].id for r, _ in held]
+        self._packed: Floats | None = None
+        self._packed_version = -1
+        self.net: Callable[[float, Nanos], tuple[float, float]] = self._nothing
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def packed(self) -> Floats:
+        """The columns the compiled kernel reads, rebuilt when vols changed."""
+        if self._packed is None or self._packed_version != self.slice.vol_version:
+            s, r = self.slice, self.row
+            self._packed = black.pack_slice(
+                strike=s.strike[r], expiry=s.expiry[r], vol=s.vol[r], cp=s.cp[r], weight=self.weight, epoch=s.epoch
+            )
+            self._packed_version = s.vol_version
+        return self._packed
+
+    def _nothing(self, spot: float, now: Nanos) -> tuple[float, float]:
+        return 0.0, 0.0
+
+
+class Valuation:
+    """Values the option slices of a run."""
+
+    def __init__(self, universe: Universe, marks: Marks, settings: ValuationSettings) -> None:
+        if settings.vol == "fixed" and settings.vol_value is None and settings.pricer != "table":
+            raise ConfigError("pricing.vol = 'fixed' needs pricing.vol_value")
+        if settings.pricer == "table" and settings.table is None:
+            raise ConfigError("pricing.pricer = 'table' needs [pricing.table]")
+        self._universe = universe
+        self._marks = marks
+        self.settings = settings
+        self.slices: dict[str, Slice] = {}
+        self._last_mark: dict[str, Decimal] = {}
+        self._vol_marks = sorted(settings.vol_marks, key=lambda m: m.ts)
+        self._next_vol_mark = 0
+        self._started_ts: Nanos = 0
+
+    # ------------------------------------------------------------------ contracts and prices
+
+    def slice(self, underlying: str) -> Slice:
+        """The slice of an underlying, made when first asked for."""
+        known = self.slices.get(underlying)
+        if known is None:
+            known = self.slices[underlying] = Slice(underlying, self._universe, self.settings)
+        return known
+
+    def add(self, contract: OptionContract, *, now: Nanos, vol: Vol | None = None) -> None:
+        """Value this contract from now on; a supplied vol is its first mark."""
+        first = vol if vol is not None else self._first_vol(contract)
+        self.slice(contract.underlying).add(
+            contract, self._universe.index(contract.id), first, now if not math.isnan(first) else -1, now=now
+        )
+
+    def _first_vol(self, contract: OptionContract) -> Vol:
+        if self.settings.vol == "fixed":
+            return self.settings.vol_value if self.settings.vol_value is not None else NAN
+        if self.settings.vol == "per_contract":
+            found = self.settings.vols.get(contract.id)
+            if found is None:
+                raise ConfigError(
+                    f"pricing.vol = 'per_contract' needs a vol for {contract.id!r}: give the book a `vol` column"
+                )
+            return found
+        return NAN
+
+    def spot(self, underlying: str) -> float:
+        """The underlying's price from its permitted source, NaN while unknown."""
+        slice_ = self.slice(underlying)
+        if slice_.source == "quotes":
+            return self._marks.mid(slice_.column)
+        return self._marks.last(slice_.column)
+
+    def spot_ts(self, underlying: str) -> Nanos:
+        """When that price was received, -1 before the first."""
+        slice_ = self.slice(underlying)
+        if slice_.source == "quotes":
+            return self._marks.quote_ts(slice_.column)
+        return self._marks.last_ts(slice_.column)
+
+    # ------------------------------------------------------------------ vols
+
+    def remark(self, now: Nanos) -> bool:
+        """Solve or take new vols; True when any changed. Rows without a valid one keep theirs with its age."""
+        if self.settings.pricer == "table":
+            return False
+        if self.settings.vol == "implied":
+            return any([self._solve(slice_, now) for slice_ in self.slices.values()])
+        if self.settings.vol == "marks_file":
+            return self._take_vol_marks(now)
+        return False
+
+    def _solve(self, s: Slice, now: Nanos) -> bool:
+        spot = self.spot(s.underlying)
+        if math.isnan(spot) or not s.contracts:
+            return False
+        mids = self._marks.mids()[s.columns]
+        tau = s.tau(now)
+        forward, discount = self._forward(s, spot, tau)
+        vol, status = implied.vol(mids, forward, s.strike, tau, discount=discount, cp=s.cp)
+        good = status == Status.OK
+        if not good.any():
+            return False
+        s.vol = np.where(good, vol, s.vol)
+        s.vol_ts = np.where(good, now, s.vol_ts)
+        s.vol_version += 1
+        return True
+
+    def _take_vol_marks(self, now: Nanos) -> bool:
+        taken = False
+        while self._next_vol_mark < len(self._vol_marks) and self._vol_marks[self._next_vol_mark].ts <= now:
+            mark = self._vol_marks[self._next_vol_mark]
+            self._next_vol_mark += 1
+            for s in self.slices.values():
+                row = s.rows.get(mark.instrument)
+                if row is not None:
+                    s.vol = s.vol.copy()
+                    s.vol_ts = s.vol_ts.copy()
+                    s.vol[row], s.vol_ts[row] = mark.vol, mark.ts
+                    s.vol_version += 1
+                    taken = True
+        return taken
+
+    @staticmethod
+    def _forward(s: Slice, spot: float | Floats, tau: Floats) -> tuple[Floats, Floats]:
+        discount = np.exp(-s.rate * tau)
+        carry = 0.0 if s.on_future else s.rate - s.dividend
+        return np.asarray(spot * np.exp(carry * tau)), discount
+
+    # ------------------------------------------------------------------ Greeks
+
+    def legs(self, underlying: str, quantities: Mapping[str, float]) -> Legs:
+        """The holding as a packed column set, with its fast net delta and gamma bound to the pricer."""
+        slice_ = self.slice(underlying)
+        legs = Legs(slice_, quantities)
+        if len(legs):
+            legs.net = self._table_net(legs) if self.settings.pricer == "table" else self._european_net(legs)
+        return legs
+
+    def _european_net(self, legs: Legs) -> Callable[[float, Nanos], tuple[float, float]]:
+        kernel = black.slice_kernel()
+        s = legs.slice
+        rate, epoch = s.rate, s.epoch
+        dividend = s.rate if s.on_future else s.dividend  # carry 0 and the discount factor in the delta: Black-76
+        packed = legs.packed
+
+        def net(spot: float, now: Nanos) -> tuple[float, float]:
+            return kernel(spot, now - epoch, packed(), rate, dividend)
+
+        return net
+
+    def _table_net(self, legs: Legs) -> Callable[[float, Nanos], tuple[float, float]]:
+        weight = float(legs.weight.sum())
+        table = self.settings.table
+        assert table is not None  # checked in the constructor
+
+        def net(spot: float, now: Nanos) -> tuple[float, float]:
+            _, delta, gamma = _table_at(table, np.asarray([spot]))
+            return weight * float(delta[0]), weight * float(gamma[0])
+
+        return net
+
+    def units(self, s: Slice, spot: float | Floats, now: Nanos | NDArray[np.int64], vol: Floats) -> UnitGreeks:
+        """Values per unit of underlying. Shape: spot and now () or (n, 1); vol (contracts,) or (n, contracts)."""
+        tau = np.asarray((s.expiry - now) / NS_PER_YEAR)
+        if self.settings.pricer == "table":
+            return self._table_units(s, np.asarray(spot), np.asarray(now))
+        if s.on_future:
+            g = black.black76(spot, s.strike, tau, vol, cp=s.cp, rate=s.rate)
+        else:
+            g = black.bsm(spot, s.strike, tau, vol, rate=s.rate, dividend=s.dividend, cp=s.cp)
+        return UnitGreeks(g.price, g.delta, g.gamma, g.vega, g.theta, g.rho, g.vanna, g.volga, g.charm)
+
+    def _table_units(self, s: Slice, spot: Floats, now: NDArray[np.int64]) -> UnitGreeks:
+        table = self.settings.table
+        assert table is not None
+        value, delta, gamma = _table_at(table, spot)
+        years = (now - self._started_ts) / NS_PER_YEAR
+        price = value - table.decay_per_year * years
+        shape = np.broadcast_shapes(np.shape(price), s.strike.shape)
+        zero = np.zeros(shape)
+        columns = (np.asarray(np.broadcast_to(c, shape), dtype=np.float64) for c in (price, delta, gamma))
+        price, delta, gamma = columns
+        return UnitGreeks(price, delta, gamma, zero, zero - table.decay_per_year, zero, zero, zero, zero)
+
+    def started(self, now: Nanos) -> None:
+        """Tell the table pricer when its decay begins."""
+        self._started_ts = now
+
+    def contract_greeks(self, underlying: str, now: Nanos) -> UnitGreeks:
+        """Values per unit of every contract of a slice at the present marks."""
+        s = self.slice(underlying)
+        return self.units(s, self.spot(underlying), now, s.vol)
+
+    def greeks(self, legs: Legs, now: Nanos) -> Greeks:
+        """Greeks of a holding in underlying units (value in money); NaN where a leg's are unknown."""
+        if not len(legs):
+            return Greeks()
+        u = self.contract_greeks(legs.slice.underlying, now)
+        w, r = legs.weight, legs.row
+        alive = legs.slice.expiry[r] > now
+        total = {name: float(np.sum(np.where(alive, getattr(u, name)[r] * w, 0.0))) for name in u._fields}
+        return Greeks(value=total.pop("price"), **total)
+
+    def faults(self, legs: Legs, now: Nanos) -> str:
+        """Why the Greeks of a holding cannot be known, in words; empty when they can."""
+        if not len(legs):
+            return ""
+        s = legs.slice
+        if math.isnan(self.spot(s.underlying)):
+            return f"no two-sided price of {s.underlying} from its source '{s.source}'"
+        missing = [
+            s.contracts[r].id.replace("  ", " ")
+            for r in legs.row
+            if math.isnan(s.vol[r]) and s.expiry[r] > now and self.settings.pricer != "table"
+        ]
+        return f"no vol for {', '.join(missing)}" if missing else ""
+
+    def mark(self, instrument: str, now: Nanos) -> Decimal | None:
+        """The exact mark of anything: an option's last valid quote middle carried (or its model value); else its price."""
+        item = self._universe.get(instrument)
+        if not isinstance(item, OptionContract):
+            return self._price_mark(instrument)
+        if self.settings.marks_at == "mid":
+            return self._carried_middle(instrument)
+        s = self.slice(item.underlying)
+        value = float(self.contract_greeks(item.underlying, now).price[s.rows[instrument]])
+        return None if math.isnan(value) else decimal_of(round(value, 10))
+
+    def _carried_middle(self, instrument: str) -> Decimal | None:
+        middle = self._middle(self._universe.index(instrument))
+        if middle is not None:
+            self._last_mark[instrument] = middle
+        return self._last_mark.get(instrument)
+
+    def _price_mark(self, instrument: str) -> Decimal | None:
+        column = self._universe.index(instrument)
+        last = self._marks.last(column)
+        print_ = None if math.isnan(last) else decimal_of(last)
+        if self.settings.sources.get(instrument, self.settings.source) != "quotes" and print_ is not None:
+            return print_
+        middle = self._middle(column)
+        if middle is not None:
+            self._last_mark[instrument] = middle
+            return middle
+        return self._last_mark.get(instrument, print_)
+
+    def _middle(self, column: int) -> Decimal | None:
+        bid, ask = self._marks.bids[column], self._marks.asks[column]
+        return (decimal_of(bid) + decimal_of(ask)) / 2 if bid <= ask else None
+
+    def carry_mark(self, old: str, new: str, ratio: Decimal) -> None:
+        """After a corporate action the new contract starts from the old one's mark and vol."""
+        if old in self._last_mark:
+            self._last_mark[new] = self._last_mark[old] / ratio
+
+    def oldest_vol(self, legs: Legs, now: Nanos) -> tuple[float, Nanos]:
+        """The weight-largest leg's vol and the oldest vol instant among the legs."""
+        if not len(legs):
+            return NAN, -1
+        s = legs.slice
+        main = int(legs.row[int(np.argmax(np.abs(legs.weight)))])
+        return float(s.vol[main]), int(s.vol_ts[legs.row].min())
+
+    def main_tau(self, legs: Legs, now: Nanos) -> Years:
+        """Years to the expiry of the weight-largest leg."""
+        if not len(legs):
+            return NAN
+        return float((legs.slice.expiry[int(legs.row[int(np.argmax(np.abs(legs.weight)))])] - now) / NS_PER_YEAR)
+
+
+def _table_at(table: DeltaTable, spot: Floats) -> tuple[Floats, Floats, Floats]:
+    """Value, delta and gamma of a delta table: delta linear between the given spots and flat outside them."""
+    xs, ds = np.asarray(table.spots), np.asarray(table.deltas)
+    delta = np.interp(spot, xs, ds)
+    areas = np.concatenate(([0.0], np.cumsum(0.5 * (ds[1:] + ds[:-1]) * np.diff(xs))))
+    j = np.clip(np.searchsorted(xs, spot, side="right") - 1, 0, len(xs) - 2)
+    inside = np.clip(spot, xs[0], xs[-1])
+    value = table.value + areas[j] + 0.5 * (ds[j] + np.interp(inside, xs, ds)) * (inside - xs[j])
+    value = (
+        value
+        + np.where(spot < xs[0], ds[0] * (spot - xs[0]), 0.0)
+        + np.where(spot > xs[-1], ds[-1] * (spot - xs[-1]), 0.0)
+    )
+    slope = np.diff(ds) / np.diff(xs)
+    within = (spot >= xs[0]) & (spot <= xs[-1])
+    return value, delta, np.where(within, slope[j], 0.0)

@@ -1,0 +1,250 @@
+"""The delta hedger keeps the net delta of a book of options at a target by trading one hedge instrument per underlying.
+
+Law: it acts only through targets; an unknown Greek is a fault with an alarm and a stated fallback, never a silent stop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Literal
+
+from bot.core.events import Alarm, Evidence, Target, TargetLine
+from bot.core.ports import BandInput, Hedge, HedgePolicy, StrategyView
+from bot.core.quiet import UNTIL_TIMER, QuietBox
+from bot.domain.instruments import Instrument, Perpetual
+from bot.domain.orders import QuoteRef
+from bot.domain.units import Nanos
+from strategies.policies.decide import Decision, decide
+
+ZERO = Decimal(0)
+
+
+class _State:
+    """What is remembered of one underlying between decisions."""
+
+    __slots__ = ("alarmed", "column", "hedge", "instrument", "last_delta", "last_spot", "last_ts", "lot", "under")
+
+    def __init__(self, hedge: Hedge, instrument: Instrument, column: int, under: int) -> None:
+        self.hedge = hedge
+        self.instrument = instrument
+        self.column = column
+        self.under = under
+        self.lot = hedge.lot if hedge.lot is not None else instrument.lot
+        self.last_ts: Nanos = -1
+        self.last_spot = math.nan
+        self.last_delta = math.nan
+        self.alarmed = ""
+
+
+class DeltaHedger:
+    """One policy over any number of underlyings of one book. Implements `Strategy`."""
+
+    def __init__(
+        self,
+        *,
+        hedges: Sequence[Hedge],
+        policy: HedgePolicy,
+        book: str = "main",
+        name: str = "delta_hedger",
+        fallback: Literal["last", "hold"] = "last",
+    ) -> None:
+        if not hedges:
+            raise ValueError("delta_hedger: expected at least one [[hedges]] entry, found none")
+        self.name = name
+        self.book = book
+        self.policy = policy
+        self.hedges = list(hedges)
+        self.fallback = fallback
+        self._interval: Nanos | None = getattr(policy, "interval", None)
+        self._needs_ticks: bool = getattr(policy, "needs_ticks", True)
+        self._states: list[_State] = []
+        self._started: Nanos = 0
+
+    # ------------------------------------------------------------------ the Strategy protocol
+
+    def start(self, view: StrategyView) -> Sequence[Target]:
+        """The opening hedge."""
+        self._started = view.now
+        self._states = [
+            _State(
+                hedge,
+                view.universe.get(hedge.instrument),
+                view.universe.index(hedge.instrument),
+                view.universe.index(hedge.underlying),
+            )
+            for hedge in self.hedges
+        ]
+        if self._interval is not None:
+            view.wake_at(view.now + self._interval, "hedge")
+        return self._decide_all(view)
+
+    def wake(self, view: StrategyView) -> Sequence[Target]:
+        """A quote moved: hedge whatever left its band."""
+        return self._decide_all(view)
+
+    def timer(self, view: StrategyView, name: str) -> Sequence[Target]:
+        """The interval has passed: hedge, and ask to be woken again."""
+        if self._interval is not None:
+            view.wake_at(view.now + self._interval, "hedge")
+        return self._decide_all(view)
+
+    def stop(self, view: StrategyView) -> Sequence[Target]:
+        """Nothing is held past the session's end."""
+        lines = [
+            TargetLine(state.instrument.id, ZERO, 0.0)
+            for state in self._states
+            if view.held(state.instrument.id) or view.working(state.instrument.id)
+        ]
+        return [
+            Target(book=self.book, lines=(line,), reason="the session ends: close the hedge", closing=True)
+            for line in lines
+        ]
+
+    def quiet(self, view: StrategyView) -> QuietBox | None:
+        """A rule that looks at the clock only is never woken by quotes."""
+        return None if self._needs_ticks else UNTIL_TIMER
+
+    def watches(self) -> Sequence[str]:
+        """Underlyings and hedge instruments."""
+        return sorted({h.underlying for h in self.hedges} | {h.instrument for h in self.hedges})
+
+    def trades(self) -> Sequence[str]:
+        """The hedge instruments."""
+        return sorted({h.instrument for h in self.hedges})
+
+    # ------------------------------------------------------------------ one decision
+
+    def _decide_all(self, view: StrategyView) -> list[Target]:
+        targets: list[Target] = []
+        for state in self._states:
+            target = self._decide(view, state)
+            if target is not None:
+                targets.append(target)
+        return targets
+
+    def _decide(self, view: StrategyView, state: _State) -> Target | None:
+        delta, gamma = view.net_delta(state.hedge.underlying)
+        if delta != delta:  # noqa: PLR0124  NaN: unknown, and only then unequal to itself
+            delta = self._unknown(view, state)
+            if math.isnan(delta):
+                return None
+        elif state.alarmed:
+            state.alarmed = ""
+        state.last_delta = delta
+        per_contract = self._per_contract(view, state)
+        if per_contract != per_contract:  # noqa: PLR0124  NaN: the hedge instrument has no price
+            view.skip(state.hedge.underlying, f"no two-sided quote of {state.instrument.id}")
+            return None
+        held = float(view.held(state.instrument.id) + view.working(state.instrument.id))
+        want = self._want(state, delta, held, per_contract)
+        x = BandInput(
+            now=view.now,
+            spot=view.market.mid(state.under),
+            want=want,
+            held=held,
+            gamma=gamma,
+            tau=math.nan,
+            vol=math.nan,
+            rate=0.0,
+            per_contract=per_contract,
+            cost=state.hedge.cost,
+            last_hedge_ts=state.last_ts,
+            last_hedge_spot=state.last_spot,
+        )
+        band = self.policy.band(x)
+        if band.lo <= held <= band.hi and band.lo != band.hi:
+            return None
+        decision = decide(band, held, state.lot, policy=self.policy.name, toward_zero=state.hedge.toward_zero)
+        state.last_ts = view.now
+        state.last_spot = x.spot
+        if decision.stay:
+            return None
+        return self._target(view, state, decision, (float(band.lo), float(band.hi)))
+
+    def _want(self, state: _State, delta: float, held: float, per_contract: float) -> float:
+        """The hedge that brings the net delta to the target, or to the nearest end of a target range."""
+        target = state.hedge.target_delta
+        if isinstance(target, tuple):
+            target = min(max(delta + held * per_contract, target[0]), target[1])
+        return (target - delta) / per_contract
+
+    def _per_contract(self, view: StrategyView, state: _State) -> float:
+        """Delta of one hedge contract in underlying units, NaN while the hedge instrument cannot be priced."""
+        price = self._hedge_price(view, state)
+        instrument, hedge = state.instrument, state.hedge
+        multiplier = float(instrument.multiplier)
+        if isinstance(instrument, Perpetual) and instrument.inverse:
+            multiplier /= price
+        if hedge.beta is None:
+            return multiplier if price == price else math.nan  # noqa: PLR0124  NaN test
+        spot = view.market.mid(state.under)
+        spot = spot if not math.isnan(spot) else view.market.last(state.under)
+        return multiplier * hedge.beta * price / spot
+
+    @staticmethod
+    def _hedge_price(view: StrategyView, state: _State) -> float:
+        mid = view.market.mid(state.column)
+        if mid == mid or view.market.quote_ts(state.column) >= 0:  # noqa: PLR0124  NaN test
+            return mid
+        return view.market.last(state.column)
+
+    def _unknown(self, view: StrategyView, state: _State) -> float:
+        """The fallback for an unknown delta: one alarm, then the last known delta or NaN (hold) as configured."""
+        fault = view.risk(state.hedge.underlying).fault or "the net delta is not a number"
+        usable = self.fallback == "last" and not math.isnan(state.last_delta)
+        action = "hedging on the last known delta" if usable else "holding the present hedge"
+        if fault != state.alarmed:
+            state.alarmed = fault
+            view.alarm(
+                Alarm(
+                    code="greeks_unknown",
+                    text=f"{state.hedge.underlying}: {fault}; {action}",
+                    ts=view.now,
+                    underlying=state.hedge.underlying,
+                    action=action,
+                )
+            )
+        if not usable:
+            view.skip(state.hedge.underlying, fault)
+        return state.last_delta if usable else math.nan
+
+    def _target(self, view: StrategyView, state: _State, decision: Decision, band: tuple[float, float]) -> Target:
+        return Target(
+            book=self.book,
+            lines=(TargetLine(state.instrument.id, decision.quantity, decision.unrounded),),
+            reason=decision.reason,
+            evidence=self._evidence(view, state, band),
+        )
+
+    def _evidence(self, view: StrategyView, state: _State, band: tuple[float, float]) -> Evidence:
+        risk = view.risk(state.hedge.underlying)
+        greeks = risk.greeks
+        return Evidence(
+            underlying=state.hedge.underlying,
+            spot=_known(risk.spot),
+            quote=_quote(view, state.column),
+            vols=risk.vols,
+            vol_age=None if risk.vol_ts < 0 else view.now - risk.vol_ts,
+            delta=_known(greeks.delta),
+            gamma=_known(greeks.gamma),
+            vega=_known(greeks.vega),
+            theta=_known(greeks.theta),
+            lo=_known(band[0]),
+            hi=_known(band[1]),
+            held=view.held(state.instrument.id),
+            working=view.working(state.instrument.id),
+            policy=self.policy.name,
+        )
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _quote(view: StrategyView, column: int) -> QuoteRef | None:
+    ts = view.market.quote_ts(column)
+    if ts < 0:
+        return None
+    return QuoteRef(_known(view.market.bid(column)), _known(view.market.ask(column)), ts)

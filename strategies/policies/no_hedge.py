@@ -1,0 +1,22 @@
+"""No hedge: hold what is held, whatever happens. The yardstick every other rule is measured against."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bot.core.ports import Band, BandInput
+from bot.domain.units import Nanos
+
+INF = np.inf
+
+
+class NoHedge:
+    """Never trades."""
+
+    name = "none"
+    interval: Nanos | None = None
+    needs_ticks = False
+
+    def band(self, x: BandInput) -> Band:
+        """The whole line. Shape: as `x.want`."""
+        return Band(-INF + 0.0 * x.want, INF + 0.0 * x.want)

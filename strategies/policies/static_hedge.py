@@ -1,0 +1,25 @@
+"""Static hedge: hedge once at inception, then hold to the end."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bot.core.ports import Band, BandInput
+from bot.domain.units import Nanos
+
+INF = np.inf
+
+
+class StaticHedge:
+    """Trades to the exact hedge when it has never hedged (`last_hedge_ts` < 0), else never."""
+
+    name = "static"
+    interval: Nanos | None = None
+    needs_ticks = False
+
+    def band(self, x: BandInput) -> Band:
+        """A point before the first hedge, the whole line after it. Shape: as `x.want`."""
+        never = np.asarray(x.last_hedge_ts) < 0
+        if never.ndim == 0:
+            return Band(x.want, x.want) if never else Band(-INF, INF)
+        return Band(np.where(never, x.want, -INF), np.where(never, x.want, INF))
