@@ -1,0 +1,361 @@
+"""A dataset feed replays a real daily series that ships inside an installed package; law: one close is one print.
+
+Each row's close is a print of the index at 16:00 New York on its date. On the few days the exchange closed at 13:00
+that is three hours after the fact, never before it. The series holds no option quotes: none are made unless `chain_vol`
+asks, and then the report says that they are model values.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import importlib.util
+import io
+import math
+import zlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, NamedTuple, Self
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.core.errors import ConfigError, DataError, TooManyRefused
+from bot.core.events import FeedEvent
+from bot.core.ports import FeedReport
+from bot.domain.instruments import Index, Instrument, OptionContract, Universe
+from bot.domain.market import QuoteBatch, TradeBatch
+from bot.domain.units import NS_PER_YEAR, Nanos, Rate, nanos
+from bot.pricing.black import greeks_slice
+
+NEW_YORK: Final = ZoneInfo("America/New_York")
+CLOSE: Final = time(16, 0)
+HEADER: Final = ("Date", "Open", "High", "Low", "Close", "Adj Close", "Volume")
+TRADING_DAYS: Final = 252.0
+
+Floats = NDArray[np.float64]
+
+
+class Series(NamedTuple):
+    """Where a series lies: the package that ships it, its path in there, and a sentence on it."""
+
+    package: str
+    path: str
+    text: str
+
+
+SERIES: Final[Mapping[str, Series]] = {
+    "sp500": Series("arch", "data/sp500/sp500.csv.gz", "S&P 500 daily, 1999-01-04 to 2018-12-31, of the package arch"),
+    "nasdaq": Series("arch", "data/nasdaq/nasdaq.csv.gz", "NASDAQ Composite daily, 1999 to 2018, of the package arch"),
+}
+
+
+class DatasetOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which closes to replay; `start` and `end` are both included, absent they are the series' own.
+
+    `chain_vol` None makes no option quotes; a number, or "realised" (root mean square of the last `window` daily log
+    returns, 252 days a year, nothing later than the close itself), quotes the wanted options at that vol,
+    `option_half_spread` ticks each side. `file` replaces the shipped file by another of the same columns.
+    """
+
+    name: str = "dataset"
+    dataset: Literal["sp500", "nasdaq"] = "sp500"
+    instrument: str = "INDEX:SPX"
+    start: date | None = None
+    end: date | None = None
+    chain_vol: float | Literal["realised"] | None = None
+    window: int = 21
+    rate: Rate = 0.0
+    dividend: Rate = 0.0
+    option_tick: Decimal = Decimal("0.05")
+    option_half_spread: float = 2.0
+    max_refused: int | None = None
+    batch_rows: int = 4096
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.start is not None and self.end is not None and self.end < self.start:
+            raise ValueError(f"dataset feed: end: expected {self.start} or later, found {self.end}")
+        if isinstance(self.chain_vol, float | int) and not 0.0 < self.chain_vol < math.inf:
+            raise ValueError(f"dataset feed: chain_vol: expected a positive number, found {self.chain_vol}")
+        if self.window < 2:
+            raise ValueError(f"dataset feed: window: expected 2 or more days, found {self.window}")
+        if self.batch_rows < 1:
+            raise ValueError(f"dataset feed: batch_rows: expected 1 or more, found {self.batch_rows}")
+        if self.option_tick <= 0 or not 0.0 <= self.option_half_spread < math.inf:
+            raise ValueError("dataset feed: expected option_tick above 0 and option_half_spread of 0 or more ticks")
+
+
+class Closes(NamedTuple):
+    """A daily series with what was left out of it. Shape: `ts` int64 ns and `close` float64, both (n,)."""
+
+    ts: NDArray[np.int64]
+    close: Floats
+    refused: dict[str, int]
+
+
+class DatasetFeed:
+    """A recorded feed of real daily closes from an installed package."""
+
+    recorded: bool = True
+
+    def __init__(self, options: DatasetOptions | Mapping[str, Any], *, wanted: Sequence[Instrument] = ()) -> None:
+        self._options = read_options(options)
+        self.name: str = self._options.name
+        self._wanted = {item.id: item for item in wanted}
+        self._universe: Universe | None = None
+        self._closes: Closes | None = None
+        self._digest = ""
+        self._report = FeedReport()
+
+    async def __aenter__(self) -> Self:
+        path = find_series(self._options)
+        data = read_bytes(path)
+        self._digest = hashlib.sha256(data).hexdigest()
+        self._closes = parse_closes(data, str(path))
+        self._report = self._opening_report()
+        self._refuse_too_many(self._closes.refused)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closes = None
+
+    def instruments(self, query: str = "") -> Sequence[Instrument]:
+        """The index itself, in the book's own definition where it has one, when its id contains `query`."""
+        index = Index(id=self._options.instrument, tick=Decimal("0.01"))
+        return [self._wanted.get(index.id, index)] if query in index.id else []
+
+    def bind(self, universe: Universe) -> None:
+        """Take the column numbers."""
+        if self._options.instrument not in universe:
+            raise DataError(
+                f"feed {self.name}: expected {self._options.instrument!r} in the run's instruments, found none"
+            )
+        self._universe = universe
+
+    async def events(self) -> AsyncIterator[FeedEvent]:
+        """Prints in order of time; with `chain_vol` each followed by the wanted options' quotes at its instant."""
+        if self._universe is None or self._closes is None:
+            raise DataError(f"feed {self.name}: expected bind(universe) and `async with` before events()")
+        self._report = self._opening_report()
+        chosen = self._chosen(self._closes)
+        made = self._with_options(chosen) if self._options.chain_vol is not None else self._prints_only(chosen)
+        for batch in made:
+            if isinstance(batch, TradeBatch):
+                self._report.trades += len(batch)
+            else:
+                self._report.quotes += len(batch)
+            yield batch
+
+    def report(self) -> FeedReport:
+        """Prints and quotes yielded, rows refused by reason, and the file's digest."""
+        return self._report
+
+    def _opening_report(self) -> FeedReport:
+        o = self._options
+        notes = [
+            f"{o.instrument}: {SERIES[o.dataset].text}" if o.file is None else f"{o.instrument}: closes of {o.file}",
+            "each close is a print at 16:00 New York; on days of an early close that is later than it was known",
+        ]
+        if o.chain_vol is not None:
+            notes.append(f"option quotes are European model values at vol {o.chain_vol}: no market quoted them")
+        refused = dict(self._closes.refused) if self._closes is not None else {}
+        return FeedReport(refused=refused, notes=notes, files={f"dataset:{o.dataset}": self._digest})
+
+    def _refuse_too_many(self, refused: Mapping[str, int]) -> None:
+        limit, found = self._options.max_refused, sum(refused.values())
+        if limit is not None and found > limit:
+            raise TooManyRefused(f"feed {self.name}: expected at most {limit} refused rows, found {found}: {refused}")
+
+    def _chosen(self, closes: Closes) -> slice:
+        """The rows from `start` to `end`; DataError when there are none."""
+        o = self._options
+        first = 0 if o.start is None else int(np.searchsorted(closes.ts, close_instant(o.start), side="left"))
+        stop = len(closes.ts) if o.end is None else int(np.searchsorted(closes.ts, close_instant(o.end), side="right"))
+        if stop <= first:
+            begins, ends = (datetime.fromtimestamp(closes.ts[i] / 1e9, NEW_YORK).date() for i in (0, -1))
+            raise DataError(
+                f"feed {self.name}: expected closes from {o.start} to {o.end}, found a series from {begins} to {ends}"
+            )
+        return slice(first, stop)
+
+    def _prints_only(self, chosen: slice) -> Iterator[TradeBatch]:
+        for start in range(chosen.start, chosen.stop, self._options.batch_rows):
+            yield self._prints(slice(start, min(start + self._options.batch_rows, chosen.stop)))
+
+    def _with_options(self, chosen: slice) -> Iterator[TradeBatch | QuoteBatch]:
+        assert self._closes is not None and self._universe is not None  # checked by events()
+        vols = self._vols(self._closes)
+        ours = [
+            (i, item)
+            for i, item in enumerate(self._universe)
+            if isinstance(item, OptionContract) and item.underlying == self._options.instrument
+        ]
+        for row in range(chosen.start, chosen.stop):
+            yield self._prints(slice(row, row + 1))
+            live = [(i, item) for i, item in ours if item.expiry > self._closes.ts[row]]
+            if live and math.isfinite(vols[row]):
+                yield self._model_quotes(live, row, float(vols[row]))
+
+    def _prints(self, rows: slice) -> TradeBatch:
+        assert self._closes is not None and self._universe is not None  # checked by events()
+        ts = self._closes.ts[rows]
+        return TradeBatch(
+            instrument=np.full(len(ts), self._universe.index(self._options.instrument), dtype=np.int32),
+            ts_event=ts,
+            ts_recv=ts,
+            price=self._closes.close[rows],
+            size=np.full(len(ts), np.nan, dtype=np.float32),
+        )
+
+    def _vols(self, closes: Closes) -> Floats:
+        """The vol of each close's option quotes; NaN while the window is not full."""
+        chain_vol = self._options.chain_vol
+        if chain_vol == "realised":
+            return realised_vol(closes.close, self._options.window)
+        assert chain_vol is not None  # asked by events()
+        return np.full(len(closes.ts), float(chain_vol))
+
+    def _model_quotes(self, live: Sequence[tuple[int, OptionContract]], row: int, vol: float) -> QuoteBatch:
+        assert self._closes is not None  # checked by events()
+        o, ts = self._options, int(self._closes.ts[row])
+        tau = (np.asarray([item.expiry for _, item in live], dtype=np.int64) - ts) / NS_PER_YEAR
+        strike = np.asarray([float(item.strike) for _, item in live])
+        cp = np.asarray([float(item.cp) for _, item in live])
+        price = greeks_slice(
+            self._closes.close[row], strike, tau, vol, rate=o.rate, dividend=o.dividend, cp=cp
+        ).price / float(o.option_tick)
+        bid = np.floor(price - o.option_half_spread + 1e-9)
+        ask = np.maximum(np.ceil(price + o.option_half_spread - 1e-9), 1.0)
+        numerator, denominator = o.option_tick.as_integer_ratio()
+        stamps = np.full(len(live), ts, dtype=np.int64)
+        unknown = np.full(len(live), np.nan, dtype=np.float32)
+        return QuoteBatch(
+            instrument=np.asarray([i for i, _ in live], dtype=np.int32),
+            ts_event=stamps,
+            ts_recv=stamps,
+            bid=np.where(bid < 1.0, np.nan, bid * numerator / denominator),
+            ask=ask * numerator / denominator,
+            bid_size=unknown,
+            ask_size=unknown,
+        )
+
+
+def read_options(options: DatasetOptions | Mapping[str, Any]) -> DatasetOptions:
+    """The options as their Struct; ConfigError for an unknown key or a value of the wrong kind in a mapping."""
+    if isinstance(options, DatasetOptions):
+        return options
+    try:
+        return msgspec.convert(options, DatasetOptions)
+    except msgspec.ValidationError as fault:
+        raise ConfigError(f"dataset feed: {fault}") from fault
+
+
+def find_series(options: DatasetOptions) -> Path:
+    """The file of a series inside its installed package, found without importing the package."""
+    if options.file is not None:
+        return Path(options.file)
+    series = SERIES[options.dataset]
+    spec = importlib.util.find_spec(series.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"dataset {options.dataset}: expected the package {series.package!r}, found none installed")
+    return Path(next(iter(spec.submodule_search_locations))) / series.path
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file as it is; DataError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise DataError(f"{path}: expected a readable file, found {fault.strerror or fault}") from fault
+
+
+def parse_closes(data: bytes, where: str) -> Closes:
+    """The closes of a Date,Open,High,Low,Close,Adj Close,Volume file, gzipped or plain, with dates as month/day/year.
+
+    A close that is not a positive finite number is refused and counted, as is a row of too few or many columns. A date
+    that is not later than the one before, a date or header of another form, and a damaged archive are faults of the
+    file: DataError with file, line and column.
+    """
+    rows = csv.reader(io.StringIO(unpack(data, where), newline=""))
+    header = tuple(next(rows, ()))
+    if header != HEADER:
+        raise DataError(f"{where}: line 1: expected the header {','.join(HEADER)}, found {','.join(header)!r}")
+    ts: list[Nanos] = []
+    closes: list[float] = []
+    refused: dict[str, int] = {}
+    last: date | None = None
+    for row in rows:
+        if not row:
+            continue
+        if len(row) != len(HEADER):
+            refused["columns"] = refused.get("columns", 0) + 1
+            continue
+        day = parse_day(row[0], where, rows.line_num)
+        if last is not None and day <= last:
+            raise DataError(f"{where}: line {rows.line_num}: Date: expected a day after {last}, found {day}")
+        last = day
+        close = read_price(row[4])
+        if close is None:
+            refused["price"] = refused.get("price", 0) + 1
+            continue
+        ts.append(close_instant(day))
+        closes.append(close)
+    if not ts:
+        raise DataError(f"{where}: expected at least one close, found none")
+    return Closes(np.asarray(ts, dtype=np.int64), np.asarray(closes, dtype=np.float64), refused)
+
+
+def unpack(data: bytes, where: str) -> str:
+    """The text of a gzipped or plain file; DataError when the archive is cut or damaged, or the text is not UTF-8."""
+    try:
+        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
+        raise DataError(f"{where}: expected a whole gzip file, found it damaged: {fault}") from fault
+    except UnicodeDecodeError as fault:
+        raise DataError(f"{where}: expected UTF-8 text, found byte {fault.start} that is none") from fault
+
+
+def parse_day(text: str, where: str, line: int) -> date:
+    """The date of month/day/year; DataError with file, line and column otherwise."""
+    parts = text.split("/")
+    try:
+        month, day, year = (int(part) for part in parts)
+        return date(year, month, day)
+    except ValueError as fault:
+        raise DataError(f"{where}: line {line}: Date: expected month/day/year, found {text!r}") from fault
+
+
+def read_price(text: str) -> float | None:
+    """The positive finite number a text says, else None."""
+    try:
+        price = float(text)
+    except ValueError:
+        return None
+    return price if 0.0 < price < math.inf else None
+
+
+def close_instant(day: date) -> Nanos:
+    """16:00 New York on a date."""
+    return nanos(datetime.combine(day, CLOSE, tzinfo=NEW_YORK))
+
+
+def realised_vol(close: Floats, window: int) -> Floats:
+    """Root mean square of the last `window` daily log returns, per square root of a year of 252 days; NaN before.
+
+    Shape: close (n,), result (n,). The return into a day counts for that day, none of a later one does.
+    """
+    squares = np.diff(np.log(close)) ** 2
+    out = np.full(len(close), np.nan)
+    if len(squares) >= window:
+        means = np.lib.stride_tricks.sliding_window_view(squares, window).mean(axis=1)
+        out[window:] = np.sqrt(means * TRADING_DAYS)
+    return out

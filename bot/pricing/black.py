@@ -1,0 +1,288 @@
+"""Black-Scholes-Merton and Black-76 prices and Greeks; law: a row depends on itself only, and is never silently wrong.
+
+Conventions, here and in every pricing module: `cp` +1 call, -1 put; continuous rates per year; `tau` in years from
+the exact expiry instant (ACT/365); vega, volga and vanna per 1.00 of vol; theta and charm per year of calendar time
+(dV/dt); rho and rho_q per 1.00 of rate; `speed` and `zomma` are gamma's derivatives by spot and vol. A bad row is NaN
+with its `Status`. An expired row (tau < 0) is 0 with its status: it owes nothing more, whatever its vol was. With no
+time or no vol left the payoff's limits hold; delta at the kink is its mean 1/2, gamma there 0.
+
+`bsm` and `black76` are the readable form. `greeks_slice` and the kernel behind `slice_kernel` are compiled; importing
+this module does not import the compiler.
+
+>>> round(
+...     float(bsm(42.0, 40.0, 0.5, 0.2, rate=0.1).price), 2
+... )  # Hull, Options, Futures, and Other Derivatives, ex. 15.6
+4.76
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bot.domain.units import NS_PER_YEAR, Nanos
+from bot.pricing.status import Status
+
+Array: TypeAlias = NDArray[np.float64]
+
+SliceKernel: TypeAlias = Callable[[float, int, Array, float, float], tuple[float, float]]
+RowsKernel: TypeAlias = Callable[[Array, Array, Array, Array, Array, float, float, Array], None]
+
+TINY: Final = 1e-100
+"""A total deviation vol sqrt(tau) at or below this is no deviation."""
+FAR: Final = 1e8
+"""Beyond this many deviations a normal density is 0 and N is 0 or 1, long since; products of d stay finite."""
+PHI_0: Final = 0.3989422804014327
+
+
+class BlackGreeks(NamedTuple):
+    """Price and Greeks of each row. Shape: every field has the broadcast shape of the inputs; `status` is int8."""
+
+    price: Array
+    delta: Array
+    gamma: Array
+    vega: Array
+    theta: Array
+    rho: Array
+    rho_q: Array
+    vanna: Array
+    volga: Array
+    charm: Array
+    speed: Array
+    zomma: Array
+    dual_delta: Array
+    status: NDArray[np.int8]
+
+
+class SliceGreeks(NamedTuple):
+    """The five outputs a hedger needs. Shape: every field has the broadcast shape of the inputs."""
+
+    price: Array
+    delta: Array
+    gamma: Array
+    vega: Array
+    theta: Array
+
+
+def bsm(
+    spot: ArrayLike,
+    strike: ArrayLike,
+    tau: ArrayLike,
+    vol: ArrayLike,
+    *,
+    rate: ArrayLike = 0.0,
+    dividend: ArrayLike = 0.0,
+    cp: ArrayLike = 1,
+) -> BlackGreeks:
+    """Price and Greeks of European options on a spot that pays a continuous yield.
+
+    V = cp (S e^(-q tau) N(cp d1) - K e^(-r tau) N(cp d2)),
+    d1,2 = (ln(S/K) + (r - q) tau) / w +- w/2, w = vol sqrt(tau).
+    Source: Black and Scholes 1973, Merton 1973; Greeks as in Haug 2007, chapter 2.
+
+    Shape: all arguments broadcast together; integers and float32 are widened exactly, inputs are not changed.
+    Units: see the module. Errors: ValueError when shapes do not broadcast; nothing else raises.
+
+    >>> put = bsm(100.0, [90.0, 110.0], 0.25, 0.2, cp=-1)
+    >>> put.delta.round(3).tolist()
+    [-0.135, -0.817]
+    """
+    S, K, tau_, vol_, r, q, cp_ = _broadcast(spot, strike, tau, vol, rate, dividend, cp)
+    with np.errstate(all="ignore"):
+        return _greeks(S, K, tau_, vol_, r, q, np.exp(-r * tau_), np.exp(-q * tau_), cp_)
+
+
+def black76(
+    forward: ArrayLike,
+    strike: ArrayLike,
+    tau: ArrayLike,
+    vol: ArrayLike,
+    *,
+    discount: ArrayLike = 1.0,
+    cp: ArrayLike = 1,
+    rate: ArrayLike | None = None,
+) -> BlackGreeks:
+    """Price and Greeks of European options on a forward or future, with respect to that forward.
+
+    V = cp D (F N(cp d1) - K N(cp d2)). delta = cp D N(cp d1): it includes the discount factor. Theta and charm hold the
+    forward; they contain the unwinding of the discount (+ r V, + r delta) only when `rate` says how fast, in which case
+    discount = exp(-rate tau) and must not be given too. rho = -tau V (forward held), rho_q = 0.
+    Source: Black 1976; Haug 2007, section 1.1.4.
+
+    Shape: all arguments broadcast together. Errors: ValueError when both `rate` and `discount` are given.
+    """
+    if rate is None:
+        F, K, tau_, vol_, D, cp_ = _broadcast(forward, strike, tau, vol, discount, cp)
+        r = np.zeros_like(F)
+    else:
+        if np.any(np.asarray(discount) != 1.0):
+            raise ValueError("black76: expected discount or rate, found both")
+        F, K, tau_, vol_, r, cp_ = _broadcast(forward, strike, tau, vol, rate, cp)
+    with np.errstate(all="ignore"):
+        if rate is not None:
+            D = np.exp(-r * tau_)
+        result = _greeks(F, K, tau_, vol_, r, r, D, D, cp_)
+        return result._replace(rho=result.rho + result.rho_q, rho_q=0.0 * result.rho_q)
+
+
+def greeks_slice(
+    spot: ArrayLike,
+    strike: ArrayLike,
+    tau: ArrayLike,
+    vol: ArrayLike,
+    *,
+    rate: float = 0.0,
+    dividend: float = 0.0,
+    cp: ArrayLike = 1,
+) -> SliceGreeks:
+    """Price, delta, gamma, vega and theta of contracts on one underlying, compiled; equal to `bsm` to rounding.
+
+    On a future pass `dividend = rate`: that is Black-76 with its discount factor. Rows `bsm` marks as bad are NaN here.
+
+    Shape: array arguments broadcast together.
+    """
+    S, K, T, v, c = _broadcast(spot, strike, tau, vol, cp)
+    out = np.empty((5, S.size))
+    _rows_kernel()(S.ravel(), K.ravel(), T.ravel(), v.ravel(), c.ravel(), float(rate), float(dividend), out)
+    return SliceGreeks(*(column.reshape(S.shape) for column in out))
+
+
+def slice_kernel() -> SliceKernel:
+    """The compiled `net(spot, elapsed, packed, rate, dividend) -> (delta, gamma)` for one call per tick.
+
+    Sums weight x delta and weight x gamma over the rows of a packed slice (see `pack_slice`); `elapsed` is now minus
+    the slice's epoch in ns. On a future pass `dividend = rate`: Black-76, delta = cp e^(-r tau) N(cp d1). A contract
+    whose expiry has passed adds 0; at the very instant it adds the payoff's delta (1/2 at the kink) and gamma 0. An
+    unknown vol (NaN) of a live contract, or an unknown spot, makes both sums NaN: unknown is never zero.
+
+    The first call on a new host compiles; later processes load the cached code.
+    """
+    from bot.pricing import kernels  # noqa: PLC0415  the compiler is imported by those who price, not by all who import us
+
+    return kernels.net
+
+
+def net_by_formula(spot: float, elapsed: Nanos, packed: Array, rate: float, dividend: float) -> tuple[float, float]:
+    """The same two sums from `bsm`: the readable twin of `slice_kernel()`."""
+    tau = (packed[:, 1] - elapsed) / NS_PER_YEAR
+    rows = bsm(spot, packed[:, 0], tau, packed[:, 2], rate=rate, dividend=dividend, cp=packed[:, 3])
+    live = tau >= 0.0  # an expired row adds 0 whatever its weight
+    weight = packed[live, 4]
+    delta = float(np.sum(weight * rows.delta[live]))
+    gamma = float(np.sum(weight * rows.gamma[live]))
+    if np.isnan(delta) or np.isnan(gamma):
+        return float("nan"), float("nan")
+    return delta, gamma
+
+
+def pack_slice(
+    *, strike: ArrayLike, expiry: ArrayLike, vol: ArrayLike, cp: ArrayLike, weight: ArrayLike, epoch: Nanos
+) -> Array:
+    """The contracts on one underlying as the columns strike, expiry - epoch in ns, vol, cp, weight.
+
+    `expiry` in ns since 1970. Times are kept relative to `epoch` (the session's start, say) since a float holds whole
+    nanoseconds exactly for 104 days only. Column 2 may be rewritten in place at a re-mark, column 4 when the book
+    changes.
+
+    Shape: arguments (n,) or scalars; result (n, 5), C-contiguous. Errors: ValueError for a cp other than +1 and -1.
+    """
+    since = np.atleast_1d(np.asarray(expiry, dtype=np.int64)) - epoch
+    columns = _broadcast(np.atleast_1d(np.asarray(strike)), since, vol, cp, weight)
+    if not np.all(np.abs(columns[3]) == 1.0):
+        raise ValueError(f"pack_slice: cp: expected +1 or -1, found {columns[3].tolist()}")
+    return np.ascontiguousarray(np.stack(columns, axis=-1))
+
+
+def warmup() -> None:
+    """Load (on a new host: compile) every kernel of this module, so that none compiles on the first tick."""
+    packed = pack_slice(strike=100.0, expiry=NS_PER_YEAR, vol=0.2, cp=1, weight=1.0, epoch=0)
+    slice_kernel()(100.0, 0, packed, 0.0, 0.0)
+    greeks_slice(100.0, 100.0, 1.0, 0.2)
+
+
+@cache
+def _rows_kernel() -> RowsKernel:
+    from bot.pricing import kernels  # noqa: PLC0415  as in slice_kernel
+
+    return kernels.greeks_rows
+
+
+def _broadcast(*values: ArrayLike) -> list[Array]:
+    """Float64 arrays of one shape, contiguous or not; views where nothing had to be converted."""
+    return list(np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in values)))
+
+
+def log_ratio(above: Array, below: Array) -> Array:
+    """ln(above / below), by log1p((above - below) / below) near 1 where the plain quotient loses digits."""
+    relative = (above - below) / below
+    near = np.abs(relative) < 0.5
+    return np.where(near, np.log1p(np.where(near, relative, 0.0)), np.log(above / below))
+
+
+def row_status(S: Array, K: Array, tau: Array, vol: Array, cp: Array, *others: Array) -> NDArray[np.int8]:
+    """The status of each row by its inputs alone: expired first, then unknown, impossible, limit."""
+    finite = np.isfinite(S) & np.isfinite(K) & np.isfinite(tau) & np.isfinite(vol) & np.isfinite(cp)
+    for other in others:
+        finite &= np.isfinite(other)
+    possible = (S >= 0.0) & (K >= 0.0) & (vol >= 0.0) & (np.abs(cp) == 1.0)
+    limit = (vol * np.sqrt(tau) <= TINY) | (S == 0.0) | (K == 0.0)
+    status = np.where(limit, Status.LIMIT, Status.OK)
+    status = np.where(possible, status, Status.OUT_OF_DOMAIN)
+    status = np.where(finite, status, Status.NOT_FINITE)
+    return np.asarray(np.where(tau < 0.0, Status.EXPIRED, status), dtype=np.int8)
+
+
+def _greeks(
+    S: Array, K: Array, tau: Array, vol: Array, r: Array, q: Array, Dr: Array, Dq: Array, cp: Array
+) -> BlackGreeks:
+    """The generalised formula: Black-76 is the case q = r with both discount factors equal."""
+    from scipy.special import ndtr  # noqa: PLC0415  half of this module's import time, and not everyone calls it
+
+    status = row_status(S, K, tau, vol, cp, r, q, Dr, Dq)
+    limit = status == Status.LIMIT
+    root = np.sqrt(tau)
+    w = vol * root
+    x = log_ratio(S, K) + (r - q) * tau
+    x = np.where((S == 0.0) & (K == 0.0), 0.0, x)
+    # In the limit d is + or - infinity by the sign of x and 0 at the kink, so that one set of formulas serves both.
+    d1 = np.where(limit, np.sign(x) * FAR, np.clip(x / w + 0.5 * w, -FAR, FAR))
+    d2 = np.where(limit, d1, np.clip(x / w - 0.5 * w, -FAR, FAR))
+    above, below = ndtr(cp * d1), ndtr(cp * d2)
+    s, k = S * Dq, K * Dr
+    n = PHI_0 * np.exp(-0.5 * d1 * d1)
+
+    def smooth(values: Array) -> Array:
+        return np.where(limit, 0.0, values)
+
+    price = np.maximum(cp * (s * above - k * below), 0.0)
+    delta = cp * Dq * above
+    gamma = smooth(Dq * n / (S * w))
+    vega = s * n * root
+    theta = cp * (q * s * above - r * k * below) - smooth(s * n * vol / (2.0 * root))
+    drift_of_d1 = ((r - q) * tau * 2.0 - d2 * w) / (2.0 * tau * w)
+    outputs = (
+        price,
+        delta,
+        gamma,
+        vega,
+        theta,
+        cp * tau * k * below,
+        -cp * tau * s * above,
+        smooth(-Dq * n * d2 / vol),
+        smooth(vega * d1 * d2 / vol),
+        q * delta - smooth(Dq * n * drift_of_d1),
+        smooth(-gamma / S * (d1 / w + 1.0)),
+        smooth(gamma * (d1 * d2 - 1.0) / vol),
+        -cp * Dr * below,
+    )
+    expired = status == Status.EXPIRED
+    bad = status > Status.EXPIRED
+    return BlackGreeks._make([*(_mask(values, expired, bad) for values in outputs), status])
+
+
+def _mask(values: Any, expired: NDArray[np.bool_], bad: NDArray[np.bool_]) -> Array:
+    return np.asarray(np.where(bad, np.nan, np.where(expired, 0.0, values)), dtype=np.float64)
