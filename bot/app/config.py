@@ -1501,7 +1501,9 @@ def _variant(node: Any, kind: str, definitions: Mapping[str, Any]) -> dict[str, 
 
 def _sorted(faults: list[Fault]) -> list[Fault]:
     seen = dict.fromkeys(faults)
-    return sorted(seen, key=lambda fault: [(isinstance(part, str), str(part).zfill(8)) for part in fault.key])
+    return sorted(
+        seen, key=lambda fault: [(1, 0, part) if isinstance(part, str) else (0, part, "") for part in fault.key]
+    )
 
 
 def _report(path: Path, faults: Sequence[Fault], sources: Mapping[Key, str]) -> str:
