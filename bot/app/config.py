@@ -97,7 +97,7 @@ def _found(value: Any) -> str:
         return "a table"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
-    text = str(value)
+    text = f"{value:.15g}" if isinstance(value, float) else str(value)
     text = text if len(text) <= 60 else text[:57] + "..."
     return f"the text {text!r}" if isinstance(value, str) else text
 
@@ -1415,7 +1415,8 @@ def _sentence(error: Mapping[str, Any], key: Key, data: Mapping[str, Any]) -> st
     worded = _EXPECTED.get(kind)
     if worded is None:
         return f"expected another sort of value, found {_found(value)} ({kind.replace('_', ' ')})"
-    return f"expected {worded.format(**ctx)}, found {_found(value)}"
+    bounds = {name: f"{bound:.15g}" if isinstance(bound, float) else bound for name, bound in ctx.items()}
+    return f"expected {worded.format(**bounds)}, found {_found(value)}"
 
 
 _EXPECTED: Final[dict[str, str]] = {
