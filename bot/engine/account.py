@@ -66,10 +66,14 @@ class Outlet(Protocol):
     def cancel(self, account: Account, order_id: str, reason: str) -> None: ...
 
 
+def _no_timer(slot: Slot, ts: Nanos, name: str) -> None:
+    """Before the loop gives its own, a timer rings never."""
+
+
 class OrderState:
     """One of our orders at a venue: its status, what was filled and how much each book got of it."""
 
-    __slots__ = ("allocated", "cancelling", "filled", "fill_ids", "order", "status")
+    __slots__ = ("allocated", "cancelling", "fill_ids", "filled", "order", "status")
 
     def __init__(self, order: Order) -> None:
         self.order = order
@@ -134,7 +138,7 @@ class Account:
         self.delays: list[Decimal] = []
         self.now: Nanos = 0
         self.slots = [Slot(self, strategy) for strategy in strategies]
-        self.timer_request: Callable[[Slot, Nanos, str], None] = lambda slot, ts, name: None
+        self.timer_request: Callable[[Slot, Nanos, str], None] = _no_timer
         self.pending: list[Fact] = []
         self._ending: list[tuple[PositionKey, Decimal]] = []
 

@@ -496,8 +496,7 @@ class Loop:
     def _at(self, ts: Nanos, priority: int, act: Callable[[], None]) -> None:
         self._timer_count += 1
         heapq.heappush(self._heap, (ts, priority, self._timer_count, act))
-        if ts < self._due_ts:
-            self._due_ts = ts
+        self._due_ts = min(self._due_ts, ts)
 
     def _strategy_timer(self, slot: Slot, ts: Nanos, name: str) -> None:
         def ring() -> None:

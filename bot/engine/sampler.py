@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
+
 from bot.domain.instruments import Universe
 from bot.domain.units import Nanos
 from bot.engine.account import Account

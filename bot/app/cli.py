@@ -1,0 +1,458 @@
+"""The command line: verbs over runs; law: numbers to stdout, words to stderr, and every fault is one sentence and an exit code.
+
+Exit codes: 0 well; 1 a fault of our own; 2 configuration, book or command line; 3 data; 4 named but not delivered yet;
+5 plug-in; 6 journal; 7 halted; 8 no such run; 9 storage; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bot import __version__
+from bot.core.errors import ConfigError, EvenkeelError
+
+app = typer.Typer(
+    name="evenkeel",
+    help="Keeps an options book on an even keel.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+book_app = typer.Typer(help="Look at a book file.", no_args_is_help=True)
+config_app = typer.Typer(help="Check, show and migrate configurations.", no_args_is_help=True)
+plugins_app = typer.Typer(help="Feeds, brokers, strategies and policies.", no_args_is_help=True)
+journal_app = typer.Typer(help="Prove a run's journal.", no_args_is_help=True)
+app.add_typer(book_app, name="book")
+app.add_typer(config_app, name="config")
+app.add_typer(plugins_app, name="plugins")
+app.add_typer(journal_app, name="journal")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="a TOML file, or the name of a shipped example")]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]
+Runs = Annotated[Path, typer.Option("--runs", help="the folder of stored runs")]
+
+
+def main() -> None:
+    """The entry point: runs a verb and turns faults into a sentence and an exit code."""
+    sys.exit(run_verb(lambda: app(standalone_mode=False)))
+
+
+def run_verb(verb: Callable[[], Any]) -> int:
+    """The exit code of a verb."""
+    import click  # noqa: PLC0415  typer's own; imported where its exceptions are met
+
+    try:
+        code = verb()
+    except EvenkeelError as fault:
+        print(f"evenkeel: {fault}", file=sys.stderr)  # noqa: T201  the command line prints
+        return fault.exit_code
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as fault:
+        fault.show()
+        return 2
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        print("evenkeel: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        print("evenkeel: out of memory", file=sys.stderr)  # noqa: T201
+        return 1
+    except Exception as fault:  # noqa: BLE001  the last line of defence: our own fault, said in one sentence
+        if os.environ.get("EVENKEEL_TRACEBACK"):
+            traceback.print_exc()
+        kind = type(fault).__name__
+        print(f"evenkeel: a fault of our own, {kind}: {fault} (EVENKEEL_TRACEBACK=1 shows where)", file=sys.stderr)  # noqa: T201
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+# --------------------------------------------------------------------------- running
+
+
+@app.command()
+def backtest(
+    config: ConfigPath,
+    as_json: AsJson = False,
+    store: Annotated[bool, typer.Option("--store/--no-store", help="keep the run in the runs folder")] = True,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="write the HTML report beside the run")] = False,
+) -> None:
+    """Replay a session and say what hedging did: dynamic, static and none on the same ticks."""
+    from bot.app import runs, terminal  # noqa: PLC0415  verbs import what they need, so that others start fast
+
+    loaded = _load(config)
+    with terminal.progress(loaded, quiet=as_json) as step:
+        _, document, folder = runs.execute(loaded, store=store, progress=step)
+    _show_run(document, folder, as_json=as_json, report=report)
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    as_json: AsJson = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="write the HTML report beside the run")] = False,
+) -> None:
+    """Paper-trade until the feeds or the session end; SIGTERM and SIGINT end it cleanly. Pace as configured per feed."""
+    from bot.app import runs, terminal  # noqa: PLC0415
+
+    loaded = _load(config)
+    speeds = {feed.pace for feed in loaded.feeds}
+    if len(speeds) > 1:
+        raise ConfigError(f"{loaded.path.name}: feeds: expected one pace for all feeds of a run, found {len(speeds)}")
+    terminal.set_up_logging()
+    with terminal.progress(loaded, quiet=as_json) as step:
+        _, document, folder = runs.execute(loaded, speed=speeds.pop(), progress=step, live_id=True)
+    _show_run(document, folder, as_json=as_json, report=report)
+
+
+def _show_run(document: dict[str, Any], folder: Path | None, *, as_json: bool, report: bool) -> None:
+    from bot.app import terminal  # noqa: PLC0415
+
+    page: Path | None = None
+    if report and folder is not None:
+        from bot.app.report import write_report  # noqa: PLC0415
+        from bot.app.runs import StoredRun  # noqa: PLC0415
+
+        page = write_report(StoredRun(folder), folder / "report.html")
+    if as_json:
+        _print_json(document)
+        return
+    terminal.show_result(document)
+    if folder is not None:
+        terminal.say(f"run kept in {folder}")
+    if page is not None:
+        terminal.say(f"report: {page}")
+
+
+@app.command()
+def risk(
+    config: ConfigPath,
+    at: Annotated[
+        str | None, typer.Option("--at", help="an instant with its zone; the session's first by default")
+    ] = None,
+    scenario: Annotated[str | None, typer.Option("--scenario", help="such as spot=-5%,vol=+3,days=1")] = None,
+    add: Annotated[
+        list[str] | None, typer.Option("--add", help="a hypothetical order such as '-5 CME:ESH2020'")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Greeks by contract, expiry, underlying and total, pins ahead and a stress grid. Nothing is sent."""
+    from bot.app import risk as risks  # noqa: PLC0415
+    from bot.app import terminal  # noqa: PLC0415
+
+    loaded = _load(config)
+    document = risks.risk(
+        loaded,
+        at=None if at is None else _instant(at, "--at"),
+        scenario=None if scenario is None else risks.parse_scenario(scenario),
+        add=add or [],
+    )
+    if as_json:
+        _print_json(document)
+    else:
+        terminal.show(risks.render_risk(document))
+
+
+@app.command()
+def report(
+    run_name: Annotated[
+        str, typer.Argument(metavar="RUN", help="a run, the beginning of its name, a folder, or latest")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="where the page goes; beside the run by default")] = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Write one self-contained HTML page about a run."""
+    from bot.app import terminal  # noqa: PLC0415
+    from bot.app.report import write_report  # noqa: PLC0415
+    from bot.app.runs import find, storage_faults  # noqa: PLC0415
+
+    stored = find(runs, run_name)
+    with storage_faults(out or stored.folder):
+        page = write_report(stored, out or stored.folder / "report.html")
+    if as_json:
+        _print_json({"run_id": stored.run_id, "report": str(page)})
+    else:
+        terminal.say(f"report: {page}")
+
+
+@app.command()
+def export(
+    run_name: Annotated[str, typer.Argument(metavar="RUN")],
+    fills: Annotated[
+        Path | None, typer.Option("--fills", help="CSV: ts_ns,instrument,signed_qty,price,commission")
+    ] = None,
+    events: Annotated[Path | None, typer.Option("--events", help="Parquet: every fact of the journal")] = None,
+    account: Annotated[str, typer.Option("--account", help="whose fills")] = "dynamic",
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's fills or facts to a file."""
+    from bot.app import export as exports  # noqa: PLC0415
+    from bot.app import terminal  # noqa: PLC0415
+    from bot.app.runs import find, storage_faults  # noqa: PLC0415
+
+    if fills is None and events is None:
+        raise ConfigError("export: expected --fills FILE or --events FILE, found neither")
+    stored = find(runs, run_name)
+    written: dict[str, str] = {"run_id": stored.run_id}
+    with storage_faults(fills or events or Path()):
+        if fills is not None:
+            exports.export_fills(stored, fills, account=account)
+            written["fills"] = str(fills)
+        if events is not None:
+            exports.export_events(stored, events)
+            written["events"] = str(events)
+    if as_json:
+        _print_json(written)
+    else:
+        terminal.say(", ".join(f"{key}: {value}" for key, value in written.items()))
+
+
+@app.command()
+def explain(
+    run_name: Annotated[str, typer.Argument(metavar="RUN")],
+    order_id: Annotated[str | None, typer.Argument(metavar="ORDER_ID")] = None,
+    at: Annotated[str | None, typer.Option("--at", help="an instant with its zone: why an order, or why none")] = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Say in plain words what was behind an order, or behind no order at an instant."""
+    from bot.app import explain as explains  # noqa: PLC0415
+    from bot.app import terminal  # noqa: PLC0415
+    from bot.app.runs import find  # noqa: PLC0415
+
+    if (order_id is None) == (at is None):
+        raise ConfigError("explain: expected either ORDER_ID or --at TIME")
+    stored = find(runs, run_name)
+    if order_id is not None:
+        document = explains.explain_order(stored, order_id)
+    else:
+        document = explains.explain_at(stored, _instant(at or "", "--at"))
+    if as_json:
+        _print_json(document)
+    else:
+        terminal.show(explains.render(document))
+
+
+# --------------------------------------------------------------------------- looking
+
+
+@book_app.command("check")
+def book_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="an instant: contracts expired by then are faults")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a book file and say what is in it, or every bad row."""
+    from bot.app import terminal  # noqa: PLC0415
+    from bot.app.book_file import load_book  # noqa: PLC0415
+
+    loaded = load_book(file, start=None if as_of is None else _instant(as_of, "--as-of"))
+    document = terminal.describe_book(loaded)
+    if as_json:
+        _print_json(document)
+    else:
+        terminal.show_book(document)
+
+
+@config_app.command("check")
+def config_check(config: ConfigPath, as_json: AsJson = False) -> None:
+    """Read a configuration and say that it is well, or every fault of it."""
+    from bot.app import config as configs  # noqa: PLC0415
+    from bot.app import terminal, wiring  # noqa: PLC0415
+
+    loaded = _load(config)
+    wiring.refuse_undelivered(loaded)
+    book = wiring.read_book(loaded)
+    document = {
+        "config": loaded.path.name,
+        "name": loaded.name,
+        "config_hash": configs.config_hash(loaded),
+        "session": wiring.describe_window(loaded.session.start, loaded.session.end),
+        "positions": len(book.positions),
+        "notes": list(book.notes),
+    }
+    if as_json:
+        _print_json(document)
+    else:
+        terminal.say(f"{document['config']} is well: {document['session']}, {document['positions']} positions")
+
+
+@config_app.command("show")
+def config_show(config: ConfigPath, as_json: AsJson = False) -> None:
+    """Print the resolved configuration, secrets hidden."""
+    from bot.app import config as configs  # noqa: PLC0415
+
+    loaded = _load(config, files=False)
+    text = configs.show(loaded)
+    if as_json:
+        import tomllib  # noqa: PLC0415
+
+        _print_json(tomllib.loads(text))
+    else:
+        sys.stdout.write(text)
+
+
+@config_app.command("schema")
+def config_schema(as_json: AsJson = True) -> None:
+    """Print the JSON schema of configurations."""
+    from bot.app import config as configs  # noqa: PLC0415
+
+    _print_json(configs.schema())
+
+
+@config_app.command("migrate")
+def config_migrate(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG")],
+    write: Annotated[bool, typer.Option("--write", help="replace the file; the old one is kept as .bak")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a configuration of an earlier schema to this one."""
+    from bot.app import config as configs  # noqa: PLC0415
+    from bot.app import terminal  # noqa: PLC0415
+
+    try:
+        text = config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ConfigError(f"{config}: cannot be read: {fault}") from fault
+    migrated, notes = configs.migrate(text, config.name)
+    if write and migrated != text:
+        config.with_suffix(config.suffix + ".bak").write_text(text, encoding="utf-8")
+        config.write_text(migrated, encoding="utf-8")
+    if as_json:
+        _print_json({"config": config.name, "changed": migrated != text, "notes": notes, "text": migrated})
+        return
+    if not write:
+        sys.stdout.write(migrated)
+    for note in notes:
+        terminal.say(note)
+
+
+@plugins_app.command("list")
+def plugins_list(
+    config: Annotated[Path | None, typer.Option("--config", help="whose allow-list counts")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what is installed, what is allowed and what is broken."""
+    import msgspec  # noqa: PLC0415
+
+    from bot.app import plugins, terminal  # noqa: PLC0415
+
+    allow = () if config is None else _load(config).plugins.allow
+    found = [msgspec.to_builtins(item) for item in plugins.list_plugins(allow)]
+    if as_json:
+        _print_json({"plugins": found})
+    else:
+        terminal.show_plugins(found)
+
+
+@journal_app.command("verify")
+def journal_verify(
+    run_name: Annotated[str, typer.Argument(metavar="RUN")], runs: Runs = Path("runs"), as_json: AsJson = False
+) -> None:
+    """Prove the chain of a run's journal; the first broken record is named."""
+    from bot.app import terminal  # noqa: PLC0415
+    from bot.app.runs import JOURNAL, find  # noqa: PLC0415
+    from bot.engine.journal import verify  # noqa: PLC0415
+
+    stored = find(runs, run_name)
+    found = verify(stored.folder / JOURNAL)
+    agrees = found.facts_digest == stored.result()["facts_digest"] and not found.torn_bytes
+    document = {
+        "run_id": stored.run_id,
+        "records": found.records,
+        "facts_digest": found.facts_digest,
+        "torn_bytes": found.torn_bytes,
+        "agrees_with_result": agrees,
+    }
+    if as_json:
+        _print_json(document)
+    else:
+        state = (
+            "whole, and the result's digest" if agrees else f"{found.torn_bytes} torn bytes, NOT the result's digest"
+        )
+        terminal.say(f"{stored.run_id}: {found.records} records, {state}")
+    if not agrees:
+        raise typer.Exit(6)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look at this installation: release, libraries, compiled kernels, data root, disk."""
+    from bot.app import doctor as doctors  # noqa: PLC0415
+    from bot.app import terminal  # noqa: PLC0415
+
+    document = doctors.examine()
+    if as_json:
+        _print_json(document)
+    else:
+        terminal.show_doctor(document)
+    if any(check["state"] == "bad" for check in document["checks"]):
+        raise typer.Exit(1)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Lay out a working folder: example configurations, books, an empty runs folder. Nothing is overwritten."""
+    from bot.app import scaffold, terminal  # noqa: PLC0415
+
+    written = scaffold.lay_out(folder)
+    if as_json:
+        _print_json({"folder": str(folder), "written": written})
+    else:
+        for name in written:
+            terminal.say(f"wrote {name}")
+        terminal.say(f"next: evenkeel backtest {folder / 'synthetic.toml'} --report")
+
+
+@app.command()
+def version() -> None:
+    """Print the release."""
+    print(__version__)  # noqa: T201
+
+
+# --------------------------------------------------------------------------- parts
+
+
+def _load(path: Path, *, files: bool = True) -> Any:
+    from bot.app import config as configs  # noqa: PLC0415
+
+    if not path.exists() and len(path.parts) == 1:
+        example = configs.example_path(path.name)
+        path = example if example.exists() else path
+    return configs.load_config(path, files=files)
+
+
+def _instant(text: str, option: str) -> int:
+    from bot.domain.units import parse_instant  # noqa: PLC0415
+
+    try:
+        return parse_instant(text)
+    except ValueError as fault:
+        raise ConfigError(f"{option}: {fault}") from fault
+
+
+def _print_json(document: Any) -> None:
+    json.dump(document, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()
