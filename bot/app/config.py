@@ -7,8 +7,10 @@ Two configs that would run the same have the same hash, wherever their files lie
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import math
 import os
 import re
 import tomllib
@@ -18,6 +20,7 @@ from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     BaseModel,
@@ -113,10 +116,10 @@ def _exact(value: Any) -> Decimal:
     exact = (
         value if isinstance(value, Decimal) else Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     )
-    if not exact.is_finite() or exact.adjusted() >= 300:
+    if not exact.is_finite() or not math.isfinite(float(exact)):
         raise ValueError(f"expected a finite number, found {_found(value)}")
-    if exact and exact.adjusted() < -300:
-        raise ValueError(f"expected a number that is 0 or at least 1e-300 in size, found {_found(value)}")
+    if exact and float(exact) == 0.0:
+        raise ValueError(f"expected a number that a float can tell from 0, found {_found(value)}")
     return exact
 
 
@@ -180,6 +183,13 @@ def _spans(least: str, most: str) -> Callable[[Any], Nanos]:
     return read
 
 
+def _signed_span(value: Any) -> Nanos:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a length of time such as 1269ms or -1269ms, found {_found(value)}")
+    read = _spans("0s", "1d")
+    return -read(value[1:]) if value.startswith("-") else read(value)
+
+
 def _shown_span(length: Nanos) -> str:
     return span(length) if length else "0s"
 
@@ -194,6 +204,16 @@ def _pace(value: Any) -> float | None:
             f"expected 'max', or a pace from '0.001x' to '1000000x' such as '1x' or '60x', found {_found(value)}"
         )
     return float(found[1])
+
+
+def _zone(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a time zone such as America/New_York, found {_found(value)}")
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"expected a time zone such as America/New_York, found {_found(value)}") from None
+    return str(value)
 
 
 def _pair(value: Any) -> tuple[float, float]:
@@ -214,7 +234,7 @@ def _free(value: Any, info: ValidationInfo) -> dict[str, Any]:
     faults = tuple(_written_secrets(value, ()))
     if faults:
         raise _FaultsError(*faults)
-    return {key: _plain(item, _reading(info).folder) for key, item in value.items()}
+    return {key: _plain(item, _reading(info).folder, (key,)) for key, item in value.items()}
 
 
 def _written_secrets(table: Mapping[str, Any], key: Key) -> Iterator[tuple[Key, str]]:
@@ -230,18 +250,23 @@ def _written_secrets(table: Mapping[str, Any], key: Key) -> Iterator[tuple[Key, 
             )
 
 
-def _plain(value: Any, folder: Path) -> Any:
+def _plain(value: Any, folder: Path, key: Key) -> Any:
     if isinstance(value, Word):
         value = literal(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item, folder, (*key, i)) for i, item in enumerate(value)]
+    if isinstance(value, dict) and not _is_word(value, "path"):
+        return {name: _plain(item, folder, (*key, name)) for name, item in value.items()}
+    try:
+        return _plain_leaf(value, folder)
+    except ValueError as fault:
+        raise _FaultsError((key, str(fault))) from None
+
+
+def _plain_leaf(value: Any, folder: Path) -> Any:
     if isinstance(value, Decimal):
         return _number(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item, folder) for item in value]
-    if _is_word(value, "path"):
-        return {"path": str(_resolve(value["path"], folder))}
-    if isinstance(value, dict):
-        return {key: _plain(item, folder) for key, item in value.items()}
-    return value
+    return {"path": str(_resolve(value["path"], folder))} if isinstance(value, dict) else value
 
 
 def _is_word(value: Any, word: str) -> bool:
@@ -265,6 +290,13 @@ def _file(value: Any, info: ValidationInfo) -> Path | None:
     return path
 
 
+def _is_there(path: Path) -> bool:
+    """True for a file, and for a pattern of `*` and `?` that some file matches."""
+    if not any(sign in str(path) for sign in "*?["):
+        return path.is_file()
+    return any(path.is_file() for path in map(Path, glob.glob(str(path))))  # noqa: PTH207  (a whole path, absolute)
+
+
 def _path(value: Any, info: ValidationInfo) -> Path:
     return _resolve(value, _reading(info).folder)
 
@@ -280,6 +312,7 @@ def _kinds(*builtin: str) -> Callable[[Any], str]:
 
 
 _as_span = PlainSerializer(lambda value: None if value is None else _shown_span(value), return_type=str | None)
+_as_signed_span = PlainSerializer(lambda value: "-" * (value < 0) + _shown_span(abs(value)), return_type=str)
 _as_instant = PlainSerializer(lambda value: None if value is None else iso(value), return_type=str | None)
 _as_path = PlainSerializer(lambda value: None if value is None else str(value), return_type=str | None)
 _as_day = PlainSerializer(lambda value: None if value is None else value.isoformat(), return_type=str | None)
@@ -315,6 +348,8 @@ Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3,5}$")]
 InstrumentText = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~][ -~]*$")]
 
+TimeOfDay: TypeAlias = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+ZoneName: TypeAlias = Annotated[str, BeforeValidator(_zone)]
 Seed: TypeAlias = Annotated[Whole, Field(ge=0, le=2**63 - 1)]
 Share: TypeAlias = Annotated[Number, Field(ge=0, le=1)]
 VolNumber: TypeAlias = Annotated[Number, Field(gt=0, le=10)]
@@ -423,6 +458,10 @@ class _Feed(Kinded):
         return found
 
 
+Resolution: TypeAlias = Literal["tick", "second", "minute", "hour", "daily"]
+PriceSource: TypeAlias = Literal["quotes", "trades", "parity_forward"]
+
+
 class ReplayFeed(_Feed):
     """Recorded days and files."""
 
@@ -437,25 +476,42 @@ class ReplayFeed(_Feed):
         default=(),
         validate_default=True,
         max_length=10_000,
-        description="the files of all formats but lean, under root",
+        description="the files of all formats but lean, under root; * and ? match",
     )
-    resolution: Literal["tick", "second", "minute", "hour", "daily"] = Field(
-        default="minute", description="of lean files"
+    resolution: Resolution = Field(default="minute", description="of lean files")
+    resolutions: dict[str, Resolution] = Field(
+        default={}, description="another resolution for one instrument id or one lean folder (equity, option, ...)"
     )
+    repeated: Literal["error", "last", "keep"] = Field(
+        default="error", description="two rows of one instrument at one time, or a day given twice"
+    )
+    unsorted: Literal["error", "sort"] = Field(default="error", description="what to do when time runs backwards")
     dates: tuple[Day, ...] = Field(
-        default=(), validate_default=True, max_length=20_000, description="the recorded days to play (lean)"
+        default=(), validate_default=True, max_length=20_000, description="the recorded days to play, in order"
     )
-    underlying: Literal["quotes", "trades", "parity_forward"] = Field(
+    missing_days: Literal["error", "skip"] = Field(default="error", description="a day whose files are not there")
+    closed_days: Literal["skip", "play", "error"] = Field(
+        default="skip", description="a day on which the market was closed: left out and flagged, played, or refused"
+    )
+    underlying: PriceSource = Field(
         default="quotes", description="where an underlying's price may come from; without that source the feed refuses"
     )
+    sources: dict[InstrumentText, PriceSource] = Field(default={}, description="the same for single underlyings, by id")
+    only: tuple[InstrumentText, ...] = Field(
+        default=(), max_length=100_000, description="ids this feed plays, when another feed plays the rest"
+    )
     rate: RateNumber | None = Field(default=None, description="rate of a parity forward; [pricing] rate when absent")
-    unsorted: Literal["error", "sort"] = Field(default="error", description="what to do when time runs backwards")
-    repeated: Literal["error", "last", "keep"] = Field(default="keep", description="what to do with rows of one time")
     max_refused: Annotated[Whole, Field(ge=0, le=10**12)] | None = Field(
         default=None, description="more refused rows than this end the run; absent: all are counted and survived"
     )
     columns: dict[str, str] = Field(default={}, description="our column name = the file's, for csv and parquet")
     clock: Literal["capture", "exchange"] = Field(default="capture", description="whose clock a raw capture is told by")
+    clock_offset: Annotated[Nanos, BeforeValidator(_signed_span), _as_signed_span, _text_schema("1269ms")] = Field(
+        default=0, description="added to the capture's clock; a minus sign in front takes away"
+    )
+    book: Literal["both", "ticker", "depth"] = Field(
+        default="both", description="top of book of a raw capture: from its ticker stream, its depth, or the newer"
+    )
     batch_rows: Whole = Field(
         default=4096, ge=1, le=1_000_000, description="rows handed over at once; changes no result"
     )
@@ -490,7 +546,9 @@ class ReplayFeed(_Feed):
         folder = info.data.get("root") or reading.folder
         paths = [_resolve(name, folder) for name in files]
         if reading.files:
-            missing = [((i,), f"expected a file, found nothing at {p}") for i, p in enumerate(paths) if not p.is_file()]
+            missing = [
+                ((i,), f"expected a file, found nothing at {p}") for i, p in enumerate(paths) if not _is_there(p)
+            ]
             if missing:
                 raise _FaultsError(*missing)
         return tuple(str(path) for path in paths)
@@ -500,7 +558,7 @@ class ReplayFeed(_Feed):
     def _named_dates(cls, dates: tuple[date, ...], info: ValidationInfo) -> tuple[date, ...]:
         if info.data.get("format") == "lean" and not dates:
             raise ValueError("expected at least one recorded day for format 'lean', found none")
-        return _once(dates, "date")
+        return _once(dates, "date") if info.data.get("repeated") == "error" else dates
 
 
 class HestonParams(Section):
@@ -532,14 +590,27 @@ class Chain(Section):
 
     root: Annotated[str, Field(pattern=r"^[A-Z0-9.]{1,6}$")] = Field(description="OCC root of the option ids")
     expiries: tuple[Day, ...] = Field(min_length=1, max_length=200, description="listed expiration dates")
-    strikes: tuple[Positive, ...] = Field(min_length=1, max_length=2000, description="listed strikes")
+    strikes: tuple[Positive, ...] = Field(default=(), max_length=2000, description="listed strikes")
+    moneyness: tuple[Annotated[Number, Field(gt=0, le=100)], ...] = Field(
+        default=(),
+        validate_default=True,
+        max_length=2000,
+        description="instead of strikes: 1.05 is 5% above the first spot",
+    )
+    strike_step: Positive = Field(default=Decimal(1), description="strikes made from moneyness are rounded to this")
     multiplier: Positive = Field(default=Decimal(100), description="shares per contract")
     tick: Positive = Field(default=Decimal("0.01"), description="smallest price step of the options")
     half_spread: Number = Field(default=2.0, ge=0, le=10_000, description="at the money, in ticks of the options")
     wing_spread: Number = Field(
         default=4.0, ge=0, le=10_000, description="added per 1.00 of |ln(K/F)|/(vol sqrt(tau)), ticks"
     )
+    vega_spread: Number = Field(default=0.001, ge=0, le=10, description="added to the half spread, per 1.00 of vega")
+    size: Number = Field(default=50.0, gt=0, le=1e12, description="contracts displayed a side")
     every: Whole = Field(default=1, ge=1, le=1_000_000, description="options are quoted each so many steps")
+    close: TimeOfDay = Field(default="16:00", description="time of day at which an expiring option ends, in `zone`")
+    zone: ZoneName = Field(default="America/New_York", description="time zone of `close`")
+    style: Literal["european", "american"] = Field(default="european", description="when it may be exercised")
+    settlement: Literal["cash", "physical"] = Field(default="physical", description="what exercise delivers")
 
     @field_validator("expiries")
     @classmethod
@@ -550,6 +621,13 @@ class Chain(Section):
     @classmethod
     def _strikes_once(cls, strikes: tuple[Decimal, ...]) -> tuple[Decimal, ...]:
         return _once(strikes, "strike")
+
+    @field_validator("moneyness")
+    @classmethod
+    def _one_of_two(cls, moneyness: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        if "strikes" in info.data and bool(info.data["strikes"]) == bool(moneyness):
+            raise ValueError(f"expected strikes or moneyness, found {'both' if moneyness else 'neither'}")
+        return moneyness
 
 
 class SyntheticFeed(_Feed):
@@ -567,8 +645,14 @@ class SyntheticFeed(_Feed):
     vol: VolNumber = Field(default=0.2, description="per square root of a year; also the level of the smile")
     rate: RateNumber = Field(default=0.0, description="continuous, per year, in the options' prices")
     dividend: RateNumber = Field(default=0.0, description="continuous yield, per year, in the options' prices")
-    tick: Number = Field(default=0.01, gt=0, le=1e6, description="smallest price step of the underlying")
+    tick: Positive = Field(default=Decimal("0.01"), description="smallest price step of the underlying")
     half_spread: Number = Field(default=1.0, ge=0, le=10_000, description="of the underlying, in ticks")
+    currency: Currency = Field(default="USD", description="of all its prices")
+    size: Number = Field(default=1000.0, gt=0, le=1e12, description="displayed a side, of the underlying")
+    hours: Annotated[tuple[TimeOfDay, ...], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="['09:30', '16:00'] cuts each weekday to its session, in `zone`; absent: no breaks"
+    )
+    zone: ZoneName = Field(default="America/New_York", description="time zone of `hours`")
     smile: Smile | None = Field(default=None, description="shape of implied vol")
     heston: HestonParams | None = Field(default=None, description="parameters of model 'heston'")
     merton: MertonParams | None = Field(default=None, description="parameters of model 'merton'")
@@ -603,14 +687,20 @@ class DatasetFeed(_Feed):
     """A real series that ships inside an installed package."""
 
     kind: Literal["dataset"]
-    dataset: Literal["sp500"] = Field(
-        default="sp500", description="S&P 500 daily closes 1999-2018, of the package arch"
+    dataset: Literal["sp500", "nasdaq"] = Field(
+        default="sp500", description="daily closes 1999-2018, of the package arch"
     )
     instrument: InstrumentText = Field(default="INDEX:SPX", description="id its closes are prints of")
     start: Day | None = Field(default=None, description="first day; the session's when absent")
     end: Day | None = Field(default=None, description="last day; the session's when absent")
-    chain_vol: VolNumber | None = Field(
+    chain_vol: VolNumber | Literal["realised"] | None = Field(
         default=None, description="quote the wanted options at model prices of this vol; absent: no option quotes"
+    )
+    window: Whole = Field(default=21, ge=2, le=10_000, description="days of the realised vol")
+    option_tick: Positive = Field(default=Decimal("0.05"), description="smallest price step of those option quotes")
+    option_half_spread: Number = Field(default=2.0, ge=0, le=10_000, description="of those option quotes, in ticks")
+    max_refused: Annotated[Whole, Field(ge=0, le=10**12)] | None = Field(
+        default=None, description="more refused rows than this end the run; absent: all are counted and survived"
     )
     batch_rows: Whole = Field(
         default=4096, ge=1, le=1_000_000, description="rows handed over at once; changes no result"
@@ -1329,6 +1419,10 @@ def feed_settings(feed: ReplayFeed | SyntheticFeed | DatasetFeed | PluginFeed, c
         found.setdefault("start", session.start)
         found.setdefault("end", session.end)
     if isinstance(feed, DatasetFeed):
+        found |= {
+            "rate": config.pricing.rate,
+            "dividend": config.pricing.dividends.get(feed.instrument, config.pricing.dividend),
+        }
         found.setdefault("start", _utc_day(session.start))
         if session.end is not None:
             found.setdefault("end", _utc_day(session.end))

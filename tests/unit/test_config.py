@@ -13,7 +13,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapters.dataset import DatasetOptions
+from adapters.formats.options import ReplayOptions
 from adapters.paper import PaperOptions
+from adapters.synthetic import SyntheticFeed as SyntheticFeedAdapter
+from adapters.synthetic import SyntheticOptions
+from bot.app.book_file import load_book
 from bot.app.config import (
     Config,
     DeltaBandPolicy,
@@ -345,12 +350,15 @@ def test_migrate_brings_up_a_file_without_a_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", example_names())
 def test_every_shipped_example_is_good(name: str, tmp_path: Path) -> None:
-    """Each shipped example loads, checks good, and its broker's settings are ones that the paper broker takes."""
+    """Each shipped example loads, checks good, and its feeds and its broker take the settings they are given."""
     env = {"EVENKEEL_DATA": str(tmp_path)}
     config = load_config(example_path(name), env)
     assert config.name == name
     assert config_hash(config) in check(example_path(name), env)
     msgspec.convert(broker_settings(config), PaperOptions, strict=False)
+    wanted = {"replay": ReplayOptions, "synthetic": SyntheticOptions, "dataset": DatasetOptions}
+    for feed in config.feeds:
+        msgspec.convert(feed_settings(feed, config), wanted[feed.kind], strict=False)
 
 
 def test_an_example_is_found_by_name_only() -> None:
@@ -376,6 +384,31 @@ def test_the_worked_example_alternates_forty_times() -> None:
     assert (config.session.end - config.session.start) == 20 * 24 * 60 * NS_PER_MINUTE
     assert config.pricing.table is not None
     assert round(config.pricing.table.decay_per_day * 20 * 10_000, 6) == 17_500
+
+
+def test_the_synthetic_book_is_of_the_synthetic_chain() -> None:
+    """Every contract of the built-in session's book is one its feed lists, to the last attribute."""
+    config = load_config(example_path("synthetic"), {})
+    listed = {item.id: item for item in SyntheticFeedAdapter(feed_settings(config.feeds[0], config)).instruments("")}
+    book = load_book(config.book.file, as_of=config.session.start)
+    assert [listed.get(item.id) for item in book.instruments] == list(book.instruments)
+
+
+def test_every_key_of_a_built_in_feed_reaches_its_adapter(tmp_path: Path) -> None:
+    """The config has a key for each option of a built-in feed, with the same default, and no key beside them."""
+    text = GOOD.replace(
+        "[[hedges]]", '[[feeds]]\nkind = "dataset"\n[[feeds]]\nkind = "replay"\nformat = "lean"\n[[hedges]]'
+    )
+    config = read(tmp_path, text.replace('"lean"', '"lean"\ndates = ["2020-01-06"]'), files=False)
+    wanted: tuple[type[msgspec.Struct], ...] = (SyntheticOptions, DatasetOptions, ReplayOptions)
+    for feed, options in zip(config.feeds, wanted, strict=True):
+        given = feed_settings(feed, config)
+        made = msgspec.convert(given, options, strict=False)
+        set_here = {"start", "end", "name", "dates", "root"}
+        assert set(type(feed).model_fields) - {"kind", "pace"} <= set(options.__struct_fields__)
+        fresh = msgspec.convert({key: given[key] for key in set_here & set(given)}, options, strict=False)
+        for key in set(given) - set_here:
+            assert getattr(made, key) == getattr(fresh, key), key
 
 
 def test_commissions_add_up_by_product(tmp_path: Path) -> None:
