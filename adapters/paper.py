@@ -40,14 +40,22 @@ from bot.core.quiet import FOREVER
 from bot.domain.book import trade_value
 from bot.domain.costs import (
     FREE,
+    BasisPoints,
+    BasisPointSpread,
     Executed,
+    FixedSpread,
+    FixedTotal,
     ImpactModel,
     NoImpact,
+    PerContract,
     PermanentImpact,
+    PerTicket,
     QuotedSpread,
     Schedule,
     SpreadModel,
     SquareRootImpact,
+    SumOf,
+    TickSpread,
     VolatilitySpread,
     notional_of,
     permanent_shift,
@@ -607,7 +615,7 @@ class PaperBroker:
             return "off_tick", f"{instrument.id}: limit {order.limit} is not on the tick of {instrument.tick}"
         if order.expires is not None and order.expires < now:
             return "too_late", f"the order was good till {iso(order.expires)} and arrived at {iso(now)}"
-        if isinstance(instrument, Index) and _choose(self.options.spreads, instrument) is None:
+        if isinstance(instrument, Index) and not _spread_is_stated(self.options.spreads, instrument):
             return "no_spread", (
                 f"nobody can hold the index {instrument.id}: state an assumed spread of its replication, "
                 "or hedge with something that trades"
@@ -865,17 +873,18 @@ class PaperBroker:
 
 def assumptions_of(options: PaperOptions) -> tuple[str, ...]:
     """The simulator's assumptions in force, as plain sentences for a report."""
-    late = f"Orders arrive {span(options.latency)} after they are sent"
+    late = f"Orders arrive {span(options.latency)} after they are sent" if options.latency else "Orders arrive at once"
     if options.jitter:
         late += f", plus a seeded draw of up to {span(options.jitter)}"
-    stale = "never grow stale" if options.stale_after is None else f"are stale after {span(options.stale_after)}"
+    bad = "crossed or one-sided" if options.stale_after is None else "stale, crossed or one-sided"
+    ages = "never grow stale" if options.stale_after is None else f"are stale after {span(options.stale_after)}"
     waits = {"wait": "waits for the next good one", "reject": "is rejected with the reason"}
     closed = {"wait": "waits for the open", "reject": "is rejected with the reason"}
     said = [
         "Orders fill at the quoted touch, never better; a resting limit fills at its limit once the touch reaches it.",
         "Our orders change nothing anybody else does, and queue position is ignored.",
         f"{late}, in event time.",
-        f"Quotes {stale}; an order that meets a stale, crossed or one-sided quote {waits[options.on_bad_quote]}.",
+        f"Quotes {ages}; an order that meets a {bad} quote {waits[options.on_bad_quote]}.",
         f"An order that meets a closed session {closed[options.on_closed]}.",
         _beyond_text(options),
     ]
@@ -886,8 +895,8 @@ def assumptions_of(options: PaperOptions) -> tuple[str, ...]:
             f"Each execution of Q shifts later touches against us by {options.permanent.coefficient} Q / "
             f"{options.permanent.adv} of the price, permanently; it never helps us."
         )
-    said.append(_table_text("Spreads are as quoted", "An assumed spread stands in", options.spreads))
-    said.append(_table_text("Commissions are zero", "Commissions follow a schedule", options.commissions))
+    said.append(_table_text("Spreads", "as quoted", {k: _spread_text(v) for k, v in options.spreads.items()}))
+    said.append(_table_text("Commissions", "none", {k: _fee_text(v) for k, v in options.commissions.items()}))
     said.append(
         "Buying power is not checked."
         if options.margin is None
@@ -913,11 +922,41 @@ def _beyond_text(options: PaperOptions) -> str:
             )
 
 
-def _table_text(none: str, some: str, table: Mapping[str, Any]) -> str:
-    if not table:
-        return f"{none}."
-    names = ", ".join("all else" if key == EVERYTHING else key for key in sorted(table, reverse=True))
-    return f"{some} for {names}."
+def _table_text(what: str, nothing: str, said: Mapping[str, str]) -> str:
+    """One sentence on a table by product, the rule for everything last."""
+    rest = said.get(EVERYTHING, "") or nothing
+    parts = [f"{key} {said[key] or nothing}" for key in sorted(said) if key != EVERYTHING]
+    return f"{what}: {'; '.join([*parts, f'all else {rest}' if parts else rest])}."
+
+
+def _spread_text(model: SpreadModel) -> str:
+    match model:
+        case QuotedSpread():
+            return ""
+        case FixedSpread(half=half):
+            return f"assumed {half} each side of the last price"
+        case TickSpread(ticks=ticks):
+            return f"assumed {ticks} ticks each side of the last price"
+        case BasisPointSpread(bp=bp):
+            return f"assumed {bp} basis points each side of the last price"
+        case VolatilitySpread(k=k, interval=interval):
+            return f"assumed {k:g} standard deviations of a move over {span(interval)} each side of the last price"
+
+
+def _fee_text(schedule: Schedule) -> str:
+    match schedule:
+        case PerContract(rate=rate, minimum=minimum, cap=cap):
+            text = f"{rate} a unit"
+            text += f", at least {minimum} an order" if minimum else ""
+            return text if cap is None else f"{text}, at most {cap} of its notional"
+        case BasisPoints(bp=bp, minimum=minimum):
+            return f"{bp} basis points" + (f", at least {minimum} an order" if minimum else "")
+        case PerTicket(amount=amount):
+            return f"{amount} an order"
+        case FixedTotal(amount=amount):
+            return f"{amount} an order in proportion to what fills"
+        case SumOf(parts=parts):
+            return " plus ".join(text for text in map(_fee_text, parts) if text)
 
 
 def _choose(table: Mapping[str, _T], instrument: Instrument) -> _T | None:
@@ -930,6 +969,12 @@ def _choose(table: Mapping[str, _T], instrument: Instrument) -> _T | None:
         if found is not None:
             return found
     return None
+
+
+def _spread_is_stated(spreads: Mapping[str, SpreadModel], instrument: Instrument) -> bool:
+    """True when somebody said what this instrument costs: a default of `quoted` for everything says nothing of it."""
+    model = _choose(spreads, instrument)
+    return instrument.id in spreads or not (model is None or isinstance(model, QuotedSpread))
 
 
 def _on_step(value: Decimal, step: Decimal | None) -> bool:
