@@ -300,11 +300,17 @@ def chain_strikes(spot: float, chain: Chain) -> list[Decimal]:
 def local_instant(day: date, clock: str, zone: str) -> Nanos:
     """The instant a wall clock such as 16:00 shows on a day in a zone; ConfigError when there is no such one."""
     try:
-        return nanos(datetime.combine(day, time.fromisoformat(clock), tzinfo=ZoneInfo(zone)))
+        return nanos(datetime.combine(day, time.fromisoformat(clock), tzinfo=find_zone(zone)))
+    except ValueError as fault:
+        raise ConfigError(f"synthetic feed: expected a time of day such as 16:00, found {clock!r}") from fault
+
+
+def find_zone(name: str) -> ZoneInfo:
+    """The time zone of a name such as America/New_York; ConfigError when there is none."""
+    try:
+        return ZoneInfo(name)
     except (ValueError, ZoneInfoNotFoundError) as fault:
-        raise ConfigError(
-            f"synthetic feed: expected a time such as 16:00 and a zone, found {clock!r} {zone!r}"
-        ) from fault
+        raise ConfigError(f"synthetic feed: expected a zone such as America/New_York, found {name!r}") from fault
 
 
 def quote_times(options: SyntheticOptions) -> NDArray[np.int64]:
@@ -312,7 +318,7 @@ def quote_times(options: SyntheticOptions) -> NDArray[np.int64]:
     if options.hours is None:
         return np.arange(options.start, options.end + 1, options.step, dtype=np.int64)
     opens, closes = options.hours
-    zone = ZoneInfo(options.zone)
+    zone = find_zone(options.zone)
     day = datetime.fromtimestamp(options.start // NS_PER_SECOND, zone).date()
     last = datetime.fromtimestamp(options.end // NS_PER_SECOND, zone).date()
     pieces: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
