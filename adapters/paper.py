@@ -582,11 +582,7 @@ class PaperBroker:
         sessions = self._sessions.get(instrument.calendar)
         if sessions is None:
             return now + NS_PER_DAY
-        next_close = getattr(sessions, "next_close", None)
-        if next_close is None:
-            return FOREVER
-        close = next_close(now - 1)
-        return FOREVER if close is None else int(close)
+        return _close_after(sessions, now)
 
     # ------------------------------------------------------------------ why not
 
@@ -805,7 +801,7 @@ class PaperBroker:
             return f"its quote is stale, {span(now - touch.ts)} old"
         if fault is not None:
             return FAULT_TEXT[fault]
-        if not self._is_open(instrument, touch.ts):
+        if not self._is_open(instrument, touch.ts) or self._is_of_an_earlier_session(instrument, touch.ts, now):
             return "it has no quote since its session opened"
         return ""
 
@@ -833,6 +829,11 @@ class PaperBroker:
             return False
         sessions = self._sessions.get(instrument.calendar)
         return sessions is None or sessions.is_open(ts) or sessions.is_open(ts - 1)
+
+    def _is_of_an_earlier_session(self, instrument: Instrument, ts: Nanos, now: Nanos) -> bool:
+        """True when a close lies between a quote and now; halts do not count."""
+        sessions = self._sessions.get(instrument.calendar)
+        return sessions is not None and ts < now and _close_after(sessions, ts) != _close_after(sessions, now)
 
     # ------------------------------------------------------------------ measuring, drawing, telling
 
@@ -969,6 +970,18 @@ def _choose(table: Mapping[str, _T], instrument: Instrument) -> _T | None:
         if found is not None:
             return found
     return None
+
+
+def _close_after(sessions: SessionTable, ts: Nanos) -> Nanos:
+    """The close of the session an instant belongs to, its closing instant included; FOREVER where nobody can say."""
+    next_close = getattr(sessions, "next_close", None)
+    if next_close is None:
+        return FOREVER
+    try:
+        close = next_close(ts - 1)
+    except ValueError:  # the table of sessions ends with the run: no close is left in it
+        return FOREVER
+    return FOREVER if close is None else int(close)
 
 
 def _spread_is_stated(spreads: Mapping[str, SpreadModel], instrument: Instrument) -> bool:

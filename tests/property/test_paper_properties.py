@@ -82,7 +82,7 @@ OPTIONS = st.builds(
     jitter=st.sampled_from([0, 7 * MS]),
     cancel_latency=st.sampled_from([None, 0, 25 * MS]),
     report_latency=st.sampled_from([0, 3 * MS]),
-    stale_after=st.sampled_from([None, 25 * MS]),
+    stale_after=st.sampled_from([None, 5 * MS, 25 * MS]),
     on_bad_quote=st.sampled_from(["wait", "wait", "reject"]),
     beyond=st.sampled_from(["impact", "partial", "partial", "ignore"]),
     impact=st.just(SquareRootImpact(coefficient=D("0.0003"))),
@@ -327,3 +327,31 @@ def test_cancels_lose_no_fill_and_charges_add_up(options: PaperOptions, script: 
             size = abs(sum((fill.quantity for fill in own), D(0)))
             exact = max(D("0.5"), D("0.013") * size)
             assert abs(sum((fill.commission for fill in own), D(0)) - exact) <= D("0.005")
+
+
+@settings(max_examples=150, deadline=None)
+@given(SCRIPTS)
+def test_a_quote_is_taken_once(script: list[Any]) -> None:
+    """All orders together take no more of a quote than it displayed."""
+    run = Run(PaperOptions(beyond="partial")).play(script)
+    taken: dict[tuple[int, bool], Decimal] = defaultdict(Decimal)
+    for event in run.events:
+        if isinstance(event, Filled):
+            taken[event.fill.quote_ts, event.fill.quantity > 0] += abs(event.fill.quantity)
+    for (ts, _), quantity in taken.items():
+        size = run.quotes[ts].size
+        assert size is None or quantity <= size
+
+
+@settings(max_examples=150, deadline=None)
+@given(OPTIONS, SCRIPTS)
+def test_fill_or_kill_fills_whole_or_not_at_all(options: PaperOptions, script: list[Any]) -> None:
+    """A fok order is filled whole at one instant or gets nothing; an ioc order never fills after its arrival."""
+    run = Run(options).play(script)
+    for order_id, told in by_order(run).items():
+        order = run.orders[order_id]
+        fills = [event.fill for event in told if isinstance(event, Filled)]
+        if order.tif in ("ioc", "fok"):
+            assert len({fill.ts for fill in fills}) <= 1
+        if order.tif == "fok":
+            assert sum((fill.quantity for fill in fills), D(0)) in (D(0), order.quantity)

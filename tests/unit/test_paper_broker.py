@@ -320,6 +320,36 @@ def test_a_day_order_ends_at_the_close(hours: type[Hours]) -> None:
     assert reason(venue) == "its day ended: its limit is not reached"
 
 
+class TwoDays(Hours):
+    """Two sessions of 60 seconds, 100 seconds apart, in a table that ends with the second."""
+
+    def is_open(self, ts: int) -> bool:
+        return 0 <= ts - T0 < 60 * S or 100 * S <= ts - T0 < 160 * S
+
+    def next_close(self, ts: int) -> int:
+        for close in (T0 + 60 * S, T0 + 160 * S):
+            if ts < close:
+                return close
+        raise ValueError("no close after that")
+
+
+def test_a_quote_of_the_session_before_fills_nothing() -> None:
+    """However old a quote may be, one of yesterday's session does not fill this morning's order."""
+    venue = Venue(PaperOptions(stale_after=None))
+    venue.broker.set_sessions({"XNYS": TwoDays(0, 0)})
+    venue.show(99.98, 100.02, after=60 * S).at(T0 + 101 * S).send("a", 1)
+    assert venue.told() == ["a accepted"]
+    assert venue.show(99.0, 99.5).told()[-1] == "a +1@99.5"
+
+
+def test_a_calendar_that_ends_leaves_the_order_alive() -> None:
+    """At the last close of the table a quote still fills, and no close is looked for beyond it."""
+    venue = Venue()
+    venue.broker.set_sessions({"XNYS": TwoDays(0, 0)})
+    venue.show(99.98, 100.02, after=160 * S).send("a", 1).at(T0 + 170 * S).send("b", 1)
+    assert venue.told() == ["a accepted", "a +1@100.02", "b accepted"]
+
+
 def test_a_halt_is_a_closed_session() -> None:
     """While halted nothing fills, and a day order survives the halt."""
     venue = Venue().show(99.98, 100.02)
