@@ -135,7 +135,7 @@ def _distribution(day: date, *, cash: float, close: float, earlier: Sequence[flo
 
 
 def _is_ordinary(cash: float, *, close: float, earlier: Sequence[float]) -> bool:
-    share = cash / close
+    share = cash / close - 1e-6  # factors are written with seven digits
     if cash <= 0.0 or share > LARGE_DIVIDEND:
         return False
     return share <= SMALL_DIVIDEND or (len(earlier) >= 2 and cash <= USUAL * median(earlier[-8:]))

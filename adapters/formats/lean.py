@@ -409,7 +409,8 @@ def _in_order(
 
 
 class ChainQuality(NamedTuple):
-    """What one day's quote zip holds, all contracts. `locked` and `crossed` count two-sided rows."""
+    """What one day's quote zip holds, all contracts. `locked` and `crossed` count two-sided rows;
+    `median_spread` is one that was recorded, the upper of two middle ones."""
 
     rows: int
     series: int
@@ -443,7 +444,7 @@ def chain_quality(path: Path, *, kind: Kind, day: date, resolution: Resolution =
         missing_side=int((np.isnan(bid) | np.isnan(ask)).sum()),
         locked=int((spread == 0.0).sum()),
         crossed=int((spread < 0.0).sum()),
-        median_spread=float(np.median(spread)) if len(spread) else float("nan"),
+        median_spread=float(np.sort(spread)[len(spread) // 2]) if len(spread) else float("nan"),
         first_bar_start=iso(int(start.min())) if len(start) else "",
         last_bar_start=iso(int(start.max())) if len(start) else "",
     )

@@ -242,7 +242,7 @@ class LeanDays:
 
     def _is_open(self, series: Series, day: date, plan: DayPlan) -> bool:
         early = self._hours.early_close(series.kind, series.market, series.ticker, day)
-        closed = self._hours.is_closed(series.kind, series.market, series.ticker, day)
+        closed = self._is_closed(series, day)
         if early is not None and not closed:
             self._tally.note(f"{day}: the {series.market} market closes early, at {early} on its exchange's clock")
         if not closed:
@@ -255,7 +255,6 @@ class LeanDays:
             raise DataError(f"{day} ({day:%A}): expected a day the {series.market} market was open, found a closed one")
         text = f"{day} ({day:%A}): the {series.market} market was closed, the day is left out"
         self._tally.note(text)
-        self._tally.repaired.setdefault("closed_days", 0)
         if not any(isinstance(single, FeedState) for single in plan.singles):
             self._tally.repair("closed_days")
             start = day_start(day, LAYOUTS[series.kind].zone)
@@ -263,6 +262,13 @@ class LeanDays:
         if found is not None:
             self._refuse_closed(series, day, *found)
         return False
+
+    def _is_closed(self, series: Series, day: date) -> bool:
+        names = (series.kind, series.market, series.ticker)
+        if self._hours.is_closed(*names, day):
+            return True
+        # Futures trade short hours on most holidays: a file says they did, its absence that they did not.
+        return series.market != "usa" and self._hours.is_holiday(*names, day) and self._find(series, day) is None
 
     def _refuse_closed(self, series: Series, day: date, resolution: Resolution, archive: Archive) -> None:
         """Count the rows a file holds for a day without a market: they can only be stale or wrong."""
@@ -320,7 +326,7 @@ class LeanDays:
 
     def _missing_text(self, series: Series, day: date, paths: Sequence[Path]) -> str:
         wanted = self._resolution(series)
-        if not paths:
+        if not paths_of(self._folder(), series, wanted, day):
             return (
                 f"{series.instrument}: {series.kind}/{series.market}/{wanted} holds trade bars only, and there are "
                 f'no finer quotes; set underlying = "trades"'
@@ -349,7 +355,7 @@ class LeanDays:
             return
         nearest = min(options, key=lambda item: (item.expiry, item.id))
         series = series_of(nearest, "quote", underlying)
-        if self._hours.is_closed(series.kind, series.market, series.ticker, day):
+        if self._is_closed(series, day):
             return
         found = self._find(series, day)
         if found is None:
