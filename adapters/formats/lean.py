@@ -131,6 +131,9 @@ def _option_series(option: OptionContract, content: Content, underlying: Instrum
         market, _, month = _future_parts(option.underlying)
         return Series(option.id, "futureoption", market, ticker, content, member, month, option.style)
     kind: Kind = "indexoption" if option.underlying.startswith("INDEX:") else "option"
+    symbol = option.underlying.split(":")[-1].lower()
+    if symbol.replace(".", "") == ticker:  # OCC roots drop the dot of a share class, LEAN's folders keep it
+        ticker = symbol
     return Series(option.id, kind, "usa", ticker, content, member, "", option.style)
 
 

@@ -375,8 +375,9 @@ class LeanDays:
 
     def _check_found(self, series: Sequence[Series], derived: Sequence[Instrument]) -> None:
         seen = {found.series.instrument for plan in self._plans for found in plan.found}
+        wanted = {item.id for item in self._wanted}
         for item in series:
-            if item.instrument in seen or item.instrument not in {i.id for i in self._wanted}:
+            if item.instrument in seen or item.instrument not in wanted:
                 continue
             files = sorted(
                 {
