@@ -117,6 +117,7 @@ class LeanDays:
             plan = self._plan_day(day, series, derived, columns)
             plan.singles.extend(timeline.events_between(previous, day) if previous is not None else ())
             self._plans.append(plan)
+            self._release(plan)
             previous = day
         self._check_found(series, derived)
         watched = {columns[name]: name for name in timeline.without_reference if name in columns}
@@ -135,7 +136,13 @@ class LeanDays:
             trades += [self._derive(chain, plan.day) for chain in plan.chains]
             singles += self._jumps.look(quotes, trades)
             horizon = None if later is None else min(day_start(later.day, z) for z in (UTC_ZONE, NEW_YORK, CHICAGO))
+            self._release(plan)
             yield Piece(quotes, trades, singles, horizon)
+
+    def _release(self, plan: DayPlan) -> None:
+        """Let go of a day's packed bytes: a year of days must not add up in memory."""
+        for archive in [*(item.archive for item in plan.found), *(item.archive for item in plan.chains)]:
+            archive.release()
 
     # ---- before the first event
 
@@ -306,7 +313,7 @@ class LeanDays:
         plan.found.append(Found(series, column, resolution, archive, member))
 
     def _member(self, series: Series, archive: Archive) -> str | None:
-        names = [name for name in archive.names() if member_key(series, name) == series.member]
+        names = archive.names_by(lambda name: member_key(series, name)).get(series.member, [])
         if len(names) > 1:
             raise DataError(f"{archive.path}: expected one member of {series.instrument}, found {', '.join(names)}")
         return names[0] if names else None
