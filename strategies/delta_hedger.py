@@ -24,7 +24,19 @@ ZERO = Decimal(0)
 class _State:
     """What is remembered of one underlying between decisions."""
 
-    __slots__ = ("alarmed", "column", "hedge", "instrument", "last_delta", "last_spot", "last_ts", "lot", "under")
+    __slots__ = (
+        "alarmed",
+        "column",
+        "hedge",
+        "instrument",
+        "last_delta",
+        "last_spot",
+        "last_ts",
+        "lot",
+        "multiplier",
+        "plain",
+        "under",
+    )
 
     def __init__(self, hedge: Hedge, instrument: Instrument, column: int, under: int) -> None:
         self.hedge = hedge
@@ -32,6 +44,9 @@ class _State:
         self.column = column
         self.under = under
         self.lot = hedge.lot if hedge.lot is not None else instrument.lot
+        self.multiplier = float(instrument.multiplier)
+        inverse = isinstance(instrument, Perpetual) and instrument.inverse
+        self.plain = hedge.beta is None and not inverse and not isinstance(hedge.target_delta, tuple)
         self.last_ts: Nanos = -1
         self.last_spot = math.nan
         self.last_delta = math.nan
@@ -125,7 +140,8 @@ class DeltaHedger:
         return targets
 
     def _decide(self, view: StrategyView, state: _State) -> Target | None:
-        delta, gamma = view.net_delta(state.hedge.underlying)
+        hedge = state.hedge
+        delta, gamma = view.net_delta(hedge.underlying)
         if delta != delta:  # noqa: PLR0124  NaN: unknown, and only then unequal to itself
             delta = self._unknown(view, state)
             if math.isnan(delta):
@@ -133,30 +149,42 @@ class DeltaHedger:
         elif state.alarmed:
             state.alarmed = ""
         state.last_delta = delta
-        per_contract = self._per_contract(view, state)
-        if per_contract != per_contract:  # noqa: PLR0124  NaN: the hedge instrument has no price
-            view.skip(state.hedge.underlying, f"no two-sided quote of {state.instrument.id}")
-            return None
-        held = float(view.held(state.instrument.id) + view.working(state.instrument.id))
-        want = self._want(state, delta, held, per_contract)
+        price = view.market.mid(state.column)
+        if price != price:  # noqa: PLR0124  NaN test
+            price = self._last_price(view, state)
+            if price != price:  # noqa: PLR0124  NaN test
+                view.skip(hedge.underlying, f"no two-sided quote of {state.instrument.id}")
+                return None
+        held = view.exposure(state.instrument.id)
+        if state.plain:
+            per_contract = state.multiplier
+            want = (hedge.target_delta - delta) / per_contract  # type: ignore[operator]  # plain: a number
+        else:
+            per_contract = self._per_contract(view, state, price)
+            want = self._want(state, delta, held, per_contract)
+        # Positions, not names: this runs at every quote, and names cost as much again.
         x = BandInput(
-            now=view.now,
-            spot=view.market.mid(state.under),
-            want=want,
-            held=held,
-            gamma=gamma,
-            tau=math.nan,
-            vol=math.nan,
-            rate=0.0,
-            per_contract=per_contract,
-            cost=state.hedge.cost,
-            last_hedge_ts=state.last_ts,
-            last_hedge_spot=state.last_spot,
+            view.now,
+            price if state.column == state.under else view.market.mid(state.under),
+            want,
+            held,
+            gamma,
+            math.nan,
+            math.nan,
+            0.0,
+            per_contract,
+            hedge.cost,
+            state.last_ts,
+            state.last_spot,
         )
         band = self.policy.band(x)
-        if band.lo <= held <= band.hi and band.lo != band.hi:
+        lo, hi = band.lo, band.hi
+        if lo <= held <= hi and lo != hi:
             return None
         decision = decide(band, held, state.lot, policy=self.policy.name, toward_zero=state.hedge.toward_zero)
+        if not decision.stay and not view.is_open(state.instrument.id):
+            view.skip(state.hedge.underlying, f"the session of {state.instrument.id} is closed")
+            return None
         state.last_ts = view.now
         state.last_spot = x.spot
         if decision.stay:
@@ -170,24 +198,24 @@ class DeltaHedger:
             target = min(max(delta + held * per_contract, target[0]), target[1])
         return (target - delta) / per_contract
 
-    def _per_contract(self, view: StrategyView, state: _State) -> float:
-        """Delta of one hedge contract in underlying units, NaN while the hedge instrument cannot be priced."""
-        price = self._hedge_price(view, state)
+    @staticmethod
+    def _per_contract(view: StrategyView, state: _State, price: float) -> float:
+        """Delta of one hedge contract in underlying units."""
         instrument, hedge = state.instrument, state.hedge
-        multiplier = float(instrument.multiplier)
+        multiplier = state.multiplier
         if isinstance(instrument, Perpetual) and instrument.inverse:
             multiplier /= price
         if hedge.beta is None:
-            return multiplier if price == price else math.nan  # noqa: PLR0124  NaN test
+            return multiplier
         spot = view.market.mid(state.under)
         spot = spot if not math.isnan(spot) else view.market.last(state.under)
         return multiplier * hedge.beta * price / spot
 
     @staticmethod
-    def _hedge_price(view: StrategyView, state: _State) -> float:
-        mid = view.market.mid(state.column)
-        if mid == mid or view.market.quote_ts(state.column) >= 0:  # noqa: PLR0124  NaN test
-            return mid
+    def _last_price(view: StrategyView, state: _State) -> float:
+        """The last print of an instrument that has no quotes at all; NaN for one whose quote is one-sided."""
+        if view.market.quote_ts(state.column) >= 0:
+            return math.nan
         return view.market.last(state.column)
 
     def _unknown(self, view: StrategyView, state: _State) -> float:

@@ -38,7 +38,7 @@ app.add_typer(journal_app, name="journal")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="a TOML file, or the name of a shipped example")]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]
-Runs = Annotated[Path, typer.Option("--runs", help="the folder of stored runs")]
+Runs = Annotated[Path | None, typer.Option("--runs", help="the folder of stored runs; ./runs and ./config/runs by default")]
 
 
 def main() -> None:
@@ -170,7 +170,7 @@ def report(
         str, typer.Argument(metavar="RUN", help="a run, the beginning of its name, a folder, or latest")
     ],
     out: Annotated[Path | None, typer.Option("--out", help="where the page goes; beside the run by default")] = None,
-    runs: Runs = Path("runs"),
+    runs: Runs = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one self-contained HTML page about a run."""
@@ -195,7 +195,7 @@ def export(
     ] = None,
     events: Annotated[Path | None, typer.Option("--events", help="Parquet: every fact of the journal")] = None,
     account: Annotated[str, typer.Option("--account", help="whose fills")] = "dynamic",
-    runs: Runs = Path("runs"),
+    runs: Runs = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a run's fills or facts to a file."""
@@ -225,7 +225,7 @@ def explain(
     run_name: Annotated[str, typer.Argument(metavar="RUN")],
     order_id: Annotated[str | None, typer.Argument(metavar="ORDER_ID")] = None,
     at: Annotated[str | None, typer.Option("--at", help="an instant with its zone: why an order, or why none")] = None,
-    runs: Runs = Path("runs"),
+    runs: Runs = None,
     as_json: AsJson = False,
 ) -> None:
     """Say in plain words what was behind an order, or behind no order at an instant."""
@@ -362,7 +362,7 @@ def plugins_list(
 
 @journal_app.command("verify")
 def journal_verify(
-    run_name: Annotated[str, typer.Argument(metavar="RUN")], runs: Runs = Path("runs"), as_json: AsJson = False
+    run_name: Annotated[str, typer.Argument(metavar="RUN")], runs: Runs = None, as_json: AsJson = False
 ) -> None:
     """Prove the chain of a run's journal; the first broken record is named."""
     from bot.app import terminal  # noqa: PLC0415
@@ -434,10 +434,13 @@ def version() -> None:
 def _load(path: Path, *, files: bool = True) -> Any:
     from bot.app import config as configs  # noqa: PLC0415
 
-    if not path.exists() and len(path.parts) == 1:
-        example = configs.example_path(path.name)
-        path = example if example.exists() else path
-    return configs.load_config(path, files=files)
+    if path.exists() or len(path.parts) > 1:
+        return configs.load_config(path, files=files)
+    example = configs.example_path(path.name)
+    if not example.exists():
+        return configs.load_config(path, files=files)
+    here = {"EVENKEEL__STORAGE__RUNS": str(Path("runs").absolute())}  # an installed example keeps its runs with the user
+    return configs.load_config(example, {**here, **os.environ}, files=files)
 
 
 def _instant(text: str, option: str) -> int:

@@ -70,10 +70,10 @@ def not_started(run: Run) -> str:
 def intervals_of(run: Run) -> dict[str, attributions.Intervals]:
     """Attribution between samples, by account."""
     loop = run.loop
+    table = loop.sampler.table()
+    spots = {key: loop.sampler.spot_path(key) for key in loop.valuation.slices}
     return {
-        account.name: attributions.attribute(
-            loop.sampler, loop.sampler.tracks[account.name], loop.valuation, run.universe, loop.convert
-        )
+        account.name: attributions.attribute(table, account.name, loop.valuation, run.universe, spots, loop.convert)
         for account in run.accounts
     }
 
@@ -128,7 +128,7 @@ def _feed(run: Run) -> dict[str, Any]:
 def _book(run: Run, account: Account, intervals: attributions.Intervals) -> dict[str, Any]:
     loop, ledger = run.loop, account.ledger
     pnl = final_pnl(run, account)
-    path = np.asarray(loop.sampler.tracks[account.name].pnl, dtype=np.float64)
+    path = loop.sampler.table().tracks[account.name].pnl
     risk = comparison.assess(
         loop.sampler.instants,
         path,
@@ -183,8 +183,8 @@ def _slippage(run: Run, account: Account, pnl: Pnl) -> dict[str, float]:
 def _legs(run: Run) -> list[dict[str, Any]]:
     """Each option leg at the first and last sample: mark, vol, delta."""
     loop = run.loop
-    sampler = loop.sampler
-    quantities = sampler.tracks["dynamic"].quantities[0]
+    table = loop.sampler.table()
+    quantities = table.tracks["dynamic"].states[0].quantities
     legs: list[dict[str, Any]] = []
     for key, quantity in sorted(quantities.items()):
         contract = run.universe.get(key)
@@ -192,11 +192,10 @@ def _legs(run: Run) -> list[dict[str, Any]]:
             continue
         s = loop.valuation.slice(contract.underlying)
         row = s.rows[key]
-        first_vol = sampler.vols[0].get(key, math.nan)
-        spot = float(sampler.prices[0].get(contract.underlying, Decimal("NaN")))
-        vols = np.array([sampler.vols[0].get(c.id, math.nan) for c in s.contracts])
-        units = loop.valuation.units(s, spot, sampler.instants[0], vols)
-        marks = [prices[key] for prices in sampler.prices if key in prices]
+        vols = table.vols[contract.underlying]
+        spot = float(loop.sampler.spot_path(contract.underlying)[0])
+        units = loop.valuation.units(s, spot, int(table.instants[0]), vols[0])
+        marks = table.prices[key]
         legs.append(
             {
                 "instrument": key,
@@ -207,11 +206,11 @@ def _legs(run: Run) -> list[dict[str, Any]]:
                 "expiry": iso(contract.expiry),
                 "style": contract.style,
                 "settlement": contract.settlement,
-                "entry_mark": number(marks[0]) if marks else None,
-                "entry_iv": _rounded(first_vol, 10),
+                "entry_mark": _rounded(float(marks[0]), 10),
+                "entry_iv": _rounded(float(vols[0, row]), 10),
                 "entry_delta": _rounded(float(units.delta[row]), 10),
-                "exit_mark": number(marks[-1]) if marks else None,
-                "exit_iv": _rounded(sampler.vols[-1].get(key, math.nan), 10),
+                "exit_mark": _rounded(float(marks[-1]), 10),
+                "exit_iv": _rounded(float(vols[-1, row]), 10),
                 "vol_age": None if s.vol_ts[row] < 0 else span(max(0, int(loop.now - s.vol_ts[row]))),
             }
         )
@@ -224,8 +223,8 @@ def _gamma_rent(run: Run, intervals: attributions.Intervals) -> dict[str, Any]:
     for underlying, s in loop.valuation.slices.items():
         if not s.contracts:
             continue
-        spot = attributions.spots_of(loop.sampler, underlying)
-        vol = np.array([[row.get(c.id, math.nan) for c in s.contracts] for row in loop.sampler.vols])
+        spot = loop.sampler.spot_path(underlying)
+        vol = loop.sampler.table().vols[underlying]
         years = (loop.sampler.instants[-1] - loop.sampler.instants[0]) / NS_PER_YEAR
         rent = attributions.gamma_rent(intervals, spot, vol, years)
         out[underlying] = {
@@ -346,33 +345,24 @@ def sample_columns(run: Run) -> dict[str, NDArray[Any]]:
     `<account>/held/<instrument>`, `<account>/net_delta|option_delta|gamma`, `<account>/<term>` summed from the start.
     """
     loop = run.loop
-    sampler = loop.sampler
-    n = len(sampler.instants)
-    out: dict[str, NDArray[Any]] = {
-        "ts_ns": np.asarray(sampler.instants, dtype=np.int64),
-        "on_grid": np.asarray(sampler.grid, dtype=bool),
-    }
+    table = loop.sampler.table()
+    out: dict[str, NDArray[Any]] = {"ts_ns": table.instants, "on_grid": table.grid}
     for underlying in loop.valuation.slices:
-        out[f"spot/{underlying}"] = attributions.spots_of(sampler, underlying)
-    for account, intervals in (
-        (a, found) for a in run.accounts for name, found in intervals_of(run).items() if name == a.name
-    ):
-        track = sampler.tracks[account.name]
-        pnl = np.asarray(track.pnl, dtype=np.float64).reshape(n, 3)
-        costs = np.asarray(track.costs, dtype=np.float64).reshape(n, 4)
-        out |= {f"{account.name}/{name}": pnl[:, i] for i, name in enumerate(("total", "options", "hedge"))}
-        out[f"{account.name}/cost"] = costs[:, 0] + costs[:, 1] + costs[:, 2]
-        held = sorted(
-            {key for row in track.quantities for key in row if not isinstance(run.universe.get(key), OptionContract)}
-        )
+        out[f"spot/{underlying}"] = loop.sampler.spot_path(underlying)
+    for name, intervals in intervals_of(run).items():
+        track = table.tracks[name]
+        out |= {f"{name}/{part}": track.pnl[:, i] for i, part in enumerate(("total", "options", "hedge"))}
+        out[f"{name}/cost"] = track.costs[:, :3].sum(axis=1)
+        held = sorted({key for state in track.states for key in state.quantities})
         for key in held:
-            out[f"{account.name}/held/{key}"] = np.array([float(row.get(key, 0)) for row in track.quantities])
-        for name, values in (
+            if not isinstance(run.universe.get(key), OptionContract):
+                out[f"{name}/held/{key}"] = np.array([float(state.quantities.get(key, 0)) for state in track.states])
+        for part, values in (
             ("net_delta", intervals.net_delta),
             ("option_delta", intervals.option_delta),
             ("gamma", intervals.net_gamma),
         ):
-            out[f"{account.name}/{name}"] = np.append(values, values[-1] if len(values) else math.nan)
+            out[f"{name}/{part}"] = np.append(values, values[-1] if len(values) else math.nan)
         for term in attributions.TERMS:
-            out[f"{account.name}/{term}"] = np.concatenate(([0.0], np.cumsum(intervals.terms[term])))
+            out[f"{name}/{term}"] = np.concatenate(([0.0], np.cumsum(intervals.terms[term])))
     return out

@@ -107,12 +107,21 @@ async def execute_async(run: Run, *, speed: float | None = None, clock: Clock | 
     await daemon.drive(run, speed=speed, clock=clock, stop=asyncio.Event())
 
 
-def find(runs: Path, name: str) -> StoredRun:
-    """The stored run of a name, a unique beginning of one, a folder, or `latest`; RunNotFound otherwise."""
+PLACES: Final = (Path("runs"), Path("config/runs"))
+
+
+def find(runs: Path | None, name: str) -> StoredRun:
+    """The stored run of a name, a unique beginning of one, a folder, or `latest`; RunNotFound otherwise.
+
+    Looks in `runs`, or in `./runs` and `./config/runs` when None.
+    """
     direct = Path(name)
     if (direct / RESULT).is_file():
         return StoredRun(direct)
-    stored = sorted((p for p in runs.glob("[!.]*") if (p / RESULT).is_file()), key=lambda p: p.name)
+    places = PLACES if runs is None else (runs,)
+    stored = sorted(
+        (p for place in places for p in place.glob("[!.]*") if (p / RESULT).is_file()), key=lambda p: p.name
+    )
     if name == "latest" and stored:
         return StoredRun(max(stored, key=lambda p: (p / RESULT).stat().st_mtime_ns))
     exact = [p for p in stored if p.name == name]
@@ -121,7 +130,8 @@ def find(runs: Path, name: str) -> StoredRun:
         return StoredRun(matching[0])
     known = ", ".join(p.name for p in (matching or stored)[:10]) or "none"
     problem = "several runs begin so" if matching else "no such run"
-    raise RunNotFound(f"run {name!r} in {runs.name}: {problem}; known: {known}")
+    where = " or ".join(str(place) for place in places)
+    raise RunNotFound(f"run {name!r} in {where}: {problem}; known: {known}")
 
 
 @contextlib.contextmanager

@@ -355,6 +355,7 @@ def make_accounts(
             checks=checks,
             base_currency=config.session.base_currency,
             home_book=config.book.name,
+            sessions=sessions,
         )
         account.ledger.set_opening_apart(config.broker.opening_ticket_apart)
         for currency, amount in config.accounts.opening_cash.items():
@@ -389,7 +390,7 @@ def loop_settings(config: configs.Config) -> LoopSettings:
         base_currency=session.base_currency,
         financing_rate=getattr(config.broker, "financing_rate", 0.0),
         borrow_rate=getattr(config.broker, "borrow_rate", 0.0),
-        jump=config.alarms.jump,
+        jump_alarm=config.alarms.jump,
     )
 
 

@@ -233,6 +233,12 @@ class StrategyView(Protocol):
     def working(self, instrument: str) -> Decimal:
         """Signed quantity of open orders, unknown ones counted both ways by the desk."""
 
+    def exposure(self, instrument: str) -> float:
+        """Held plus working as a float. The fast ask."""
+
+    def is_open(self, instrument: str) -> bool:
+        """True while the instrument's session trades, its closing instant included."""
+
     def wake_at(self, ts: Nanos, name: str) -> None:
         """Ask for a timer."""
 

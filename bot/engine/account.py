@@ -7,7 +7,7 @@ Every run carries several accounts on the same marks: `dynamic` (the only one th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Protocol
 
@@ -31,6 +31,7 @@ from bot.core.events import (
 from bot.core.ports import Broker, InLoopBroker, Strategy, UnderlyingRisk
 from bot.core.quiet import QuietBox
 from bot.domain.book import PositionKey
+from bot.domain.calendar import Sessions
 from bot.domain.instruments import Instrument, OptionContract, Universe, price_move_value
 from bot.domain.market import MarketView
 from bot.domain.orders import OPEN, Allocation, Order, OrderStatus, Refusal, move
@@ -116,8 +117,10 @@ class Account:
         checks: Sequence[tuple[str, limits.Limit]] = (),
         base_currency: str = "USD",
         home_book: str = "main",
+        sessions: Mapping[str, Sessions] | None = None,
     ) -> None:
         self.name = name
+        self.sessions: Mapping[str, Sessions] = {} if sessions is None else sessions
         self.universe = universe
         self.marks = marks
         self.valuation = valuation
@@ -132,7 +135,9 @@ class Account:
         self.frozen: dict[str, str] = {}
         self.refusals: dict[str, int] = {}
         self.skips: dict[str, int] = {}
+        self._last_skip: dict[tuple[str, str], str] = {}
         self.order_count = 0
+        self.order_version = 0
         self.fill_count = 0
         self.halted = ""
         self.delays: list[Decimal] = []
@@ -175,6 +180,7 @@ class Account:
         """Take a strategy's targets, cross books, check limits and release what is left as orders."""
         self.now = now
         touched: dict[str, Target] = {}
+        self._last_skip.clear()
         for target in targets:
             for line in target.lines:
                 key = (target.book, line.instrument)
@@ -222,6 +228,7 @@ class Account:
             self.pending.append(Refused(account=self.name, refusal=refusal))
             return
         self.order_count += 1
+        self.order_version += 1
         self.orders[order.id] = OrderState(order)
         self.open_ids[order.id] = None
         self.pending.append(Ordered(account=self.name, order=order))
@@ -301,6 +308,7 @@ class Account:
 
     def hear(self, event: VenueEvent, lot_of: Callable[[str], Decimal | None]) -> bool:
         """Apply a venue's word; True when the holding changed."""
+        self.order_version += 1
         if isinstance(event, Filled):
             return self._apply_fill(event, lot_of)
         state = self.orders.get(event.order_id)
@@ -431,8 +439,11 @@ class Account:
         self.pending.append(Alarmed(account=self.name, alarm=alarm))
 
     def skip(self, strategy: str, underlying: str, reason: str) -> None:
-        """Put a decision that could not be made on the record."""
+        """Count a decision that could not be made; the record holds it when the reason is another than the last."""
         self.skips[reason] = self.skips.get(reason, 0) + 1
+        if self._last_skip.get((strategy, underlying)) == reason:
+            return
+        self._last_skip[strategy, underlying] = reason
         self.pending.append(Skipped(account=self.name, strategy=strategy, underlying=underlying, reason=reason))
 
     def take_facts(self) -> list[Fact]:
@@ -455,6 +466,8 @@ class View:
         self.universe = account.universe
         self.now: Nanos = 0
         self._version = -1
+        self._orders_seen = -1
+        self._exposure: dict[str, float] = {}
         self._legs: dict[str, Legs] = {}
         self._linear: dict[str, float] = {}
         self._traded = frozenset(strategy.trades())
@@ -495,9 +508,24 @@ class View:
         """Signed contracts of the book's open orders."""
         return self._account.working(self._strategy.book, instrument)
 
+    def exposure(self, instrument: str) -> float:
+        """Held plus working as a float, kept until either changes."""
+        account = self._account
+        if self._orders_seen != account.order_version or self._version != account.ledger.version:
+            self._repack()
+        known = self._exposure.get(instrument)
+        if known is None:
+            known = self._exposure[instrument] = float(self.held(instrument) + self.working(instrument))
+        return known
+
     def frozen(self, underlying: str) -> str:
         """Why an underlying may not be traded, empty when it may."""
         return self._account.halted or self._account.frozen.get(underlying, "")
+
+    def is_open(self, instrument: str) -> bool:
+        """True while the instrument's session trades, its closing instant included; unknown calendars are open."""
+        sessions = self._account.sessions.get(self.universe.get(instrument).calendar)
+        return sessions is None or sessions.is_open(self.now, through_close=True)
 
     def wake_at(self, ts: Nanos, name: str) -> None:
         """Ask for a timer."""
@@ -521,7 +549,9 @@ class View:
 
     def _repack(self) -> None:
         self._legs.clear()
+        self._exposure.clear()
         self._version = self._account.ledger.version
+        self._orders_seen = self._account.order_version
 
     def _pack(self, underlying: str) -> Legs:
         book, universe, now = self._strategy.book, self.universe, self.now

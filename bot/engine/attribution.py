@@ -14,7 +14,7 @@ stops at the expiry. Intervals across a corporate action have no terms: their P&
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bot.domain.instruments import OptionContract, Universe
 from bot.domain.units import NS_PER_YEAR, Nanos
-from bot.engine.sampler import AccountTrack, Sampler
+from bot.engine.sampler import Table, Track
 from bot.engine.valuation import Slice, UnitGreeks, Valuation
 
 Floats = NDArray[np.float64]
@@ -77,38 +77,38 @@ class Intervals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def attribute(
-    sampler: Sampler,
-    track: AccountTrack,
+    table: Table,
+    account: str,
     valuation: Valuation,
     universe: Universe,
+    spots: Mapping[str, Floats],
     convert: Callable[[str], Decimal | None],
 ) -> Intervals:
-    """The attribution of one account over all samples of a run."""
-    instants = np.asarray(sampler.instants, dtype=np.int64)
+    """The attribution of one account over all samples of a run. Shape: spots by underlying (samples,)."""
+    track = table.tracks[account]
+    instants = table.instants
     count = max(len(instants) - 1, 0)
-    pnl = np.asarray(track.pnl, dtype=np.float64).reshape(-1, 3)
-    costs = np.asarray(track.costs, dtype=np.float64).reshape(-1, 4)
     terms = {name: np.zeros(count) for name in TERMS}
     option_delta, net_gamma = np.zeros(count), np.zeros(count)
     broken = np.zeros(count, dtype=bool)
-    for item in sampler.breaks:
+    for item in table.breaks:
         if 0 < item.sample <= count:
             broken[item.sample - 1] = True
-    for s in valuation.slices.values():
+    for key, s in valuation.slices.items():
         weights = _weights(track, s, count)
         if not weights.any():
             continue
         fx = convert(s.contracts[0].currency)
         scale = 1.0 if fx is None else float(fx)
-        found = _slice_terms(sampler, valuation, s, instants, weights, broken)
+        found = _slice_terms(instants, spots[key], table.vols[key], valuation, s, weights, broken)
         for name, values in found.items():
             if name in terms:
                 terms[name] += scale * values
         option_delta += found["net_delta"]
         net_gamma += found["net_gamma"]
-    steps = _steps(pnl, count)
+    steps = _steps(track.pnl, count)
     terms["delta"] += steps[:, 2]
-    paid = _steps(costs, count)
+    paid = _steps(track.costs, count)
     terms["cost"] -= paid[:, 0] + paid[:, 1] + paid[:, 2]
     terms["carry"] += paid[:, 3]
     known = np.sum([terms[name] for name in TERMS if name != "residual"], axis=0) if count else np.zeros(0)
@@ -135,57 +135,42 @@ def _steps(path: Floats, count: int) -> Floats:
     return steps
 
 
-def _weights(track: AccountTrack, s: Slice, count: int) -> Floats:
+def _weights(track: Track, s: Slice, count: int) -> Floats:
     """Contracts x multiplier held over each interval. Shape: (intervals, contracts)."""
     weights = np.zeros((count, len(s.contracts)))
-    before: object = None
-    row = np.zeros(len(s.contracts))
-    for i in range(count):
-        held = track.quantities[i]
-        if held is not before and held != before:
-            row = np.array([float(held.get(c.id, 0)) for c in s.contracts]) * s.multiplier
-        before = held
-        weights[i] = row
+    for rows, held in _runs(track, count):
+        weights[rows] = np.array([float(held.get(c.id, 0)) for c in s.contracts]) * s.multiplier
     return weights
 
 
-def _linear(track: AccountTrack, universe: Universe, count: int) -> Floats:
+def _linear(track: Track, universe: Universe, count: int) -> Floats:
     """Units of the underlying held in linear instruments over each interval."""
     out = np.zeros(count)
-    for i in range(count):
-        total = 0.0
-        for key, quantity in track.quantities[i].items():
-            instrument = universe.get(key)
-            if not isinstance(instrument, OptionContract):
-                total += float(quantity * instrument.multiplier)
-        out[i] = total
+    for rows, held in _runs(track, count):
+        linear = [(universe.get(key), quantity) for key, quantity in held.items()]
+        out[rows] = sum(float(q * item.multiplier) for item, q in linear if not isinstance(item, OptionContract))
     return out
 
 
-def spots_of(sampler: Sampler, underlying: str) -> Floats:
-    """The underlying's mark at every sample, the last known carried. Shape: (samples,)."""
-    values = np.array([float(p[underlying]) if underlying in p else math.nan for p in sampler.prices])
-    return carry_forward(values)
-
-
-def carry_forward(values: Floats) -> Floats:
-    """NaN replaced by the last number before it."""
-    if not len(values):
-        return values
-    index = np.where(np.isnan(values), 0, np.arange(len(values)))
-    return np.asarray(values[np.maximum.accumulate(index)])
+def _runs(track: Track, count: int) -> Iterator[tuple[slice, Mapping[str, Decimal]]]:
+    """Runs of intervals over which holdings did not change."""
+    states, start = track.states, 0
+    for stop in range(1, count + 1):
+        if stop == count or states[stop] is not states[start]:
+            yield slice(start, stop), states[start].quantities
+            start = stop
 
 
 def _slice_terms(
-    sampler: Sampler,
+    instants: NDArray[np.int64],
+    spot: Floats,
+    vol: Floats,
     valuation: Valuation,
     s: Slice,
-    instants: NDArray[np.int64],
     weights: Floats,
     broken: NDArray[np.bool_],
 ) -> dict[str, Floats]:
-    spot = spots_of(sampler, s.underlying)[:, None]
-    vol = np.array([[row.get(c.id, math.nan) for c in s.contracts] for row in sampler.vols])
+    spot = spot[:, None]
     clock = np.minimum(instants[:, None], s.expiry[None, :])
     S0, S1, v0, v1 = spot[:-1], spot[1:], vol[:-1], vol[1:]
     t0, t1 = clock[:-1], clock[1:]

@@ -132,6 +132,7 @@ class Ledger:
         """Interest earned (or with a minus sign paid), borrow cost and funding."""
         self.book.add_cash(currency, amount)
         self._cost("financing", currency, amount)
+        self.version += 1
 
     # ------------------------------------------------------------------ questions
 
@@ -169,13 +170,11 @@ class Ledger:
             **known,
         )  # fmt: skip
 
-    def costs(self, convert: Converter) -> tuple[float, float, float, float]:
-        """Spread, commission, impact and financing so far in the base currency (NaN when a rate is missing)."""
-        sums = [
-            convert_sum(self._costs[name], convert) for name in ("spread_cost", "commission", "impact", "financing")
-        ]
-        spread, commission, impact, financing = (float("nan") if s is None else float(s) for s in sums)
-        return spread, commission, impact, financing
+    def flows(self) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
+        """Flows at mid by (category, currency) and costs by (kind, currency), as floats for samples."""
+        at_mid = {(str(c), ccy): float(v) for c, by in self._at_mid.items() for ccy, v in by.items()}
+        costs = {(k, ccy): float(v) for k, by in self._costs.items() for ccy, v in by.items()}
+        return at_mid, costs
 
     # ------------------------------------------------------------------ parts
 

@@ -64,7 +64,8 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
     financing_rate: float = 0.0
     borrow_rate: float = 0.0
     closing_grace: Nanos = 5 * NS_PER_MINUTE
-    jump: float | None = 0.25
+    jump_alarm: float | None = 0.05
+    jump_freeze: float | None = 0.30
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +104,7 @@ class Loop:
         self.tape = Tape()
         self.now: Nanos = 0
         self.outbox = Outbox(lambda: self.now)
-        self.sampler = Sampler(universe, valuation, accounts)
+        self.sampler = Sampler(universe, marks, valuation, accounts, settings.base_currency)
         self.fx: dict[str, Decimal] = {settings.base_currency: Decimal(1)}
         self.alarms: list[Alarm] = []
         self.started_at: Nanos | None = None
@@ -333,7 +334,6 @@ class Loop:
         for conversion in event.conversions:
             old, new = self.universe.index(conversion.old), self.universe.index(conversion.new)
             self.marks.scale(old, new, float(conversion.ratio))
-            self.valuation.carry_mark(conversion.old, conversion.new, conversion.ratio)
             contract = self.universe.get(conversion.new)
             before = self.universe.get(conversion.old)
             if isinstance(contract, OptionContract) and isinstance(before, OptionContract):
@@ -348,7 +348,6 @@ class Loop:
             k = self.universe.index(event.instrument)
             if event.instrument not in {c.old for c in event.conversions}:
                 self.marks.scale(k, k, float(event.ratio))
-                self.valuation.carry_mark(event.instrument, event.instrument, event.ratio)
         for account in self.accounts:
             account.adjust(event)
         if not event.adjusted:
@@ -431,8 +430,10 @@ class Loop:
             self.now = max(self.now, t)
             if self._next_remark <= t:
                 self._remark(t)
-                for _, slot in self._tick_slots:
-                    self._wake(slot, t)
+                if self._dirty:
+                    self._dirty = 0
+                    for _, slot in self._tick_slots:
+                        self._wake(slot, t)
             if not self._arrive(t) and self._heap and self._heap[0][0] <= t:
                 heapq.heappop(self._heap)[3]()
             self._record()
@@ -614,29 +615,33 @@ class Loop:
             self._masks[self.universe.index(key)] |= bit
 
     def _remark(self, now: Nanos) -> None:
-        self._freeze_jumps()
+        self._watch_jumps()
+        for key in self.needed:
+            self.valuation.mark(key, now)  # notes the last good price of what is held, should its quote be withdrawn
         if self.valuation.remark(now):
             self._dirty = -1
         if self._next_remark <= now:
             missed = (now - self._next_remark) // self.settings.remark
             self._next_remark += (missed + 1) * self.settings.remark
 
-    def _freeze_jumps(self) -> None:
-        """Freeze an underlying whose price jumped past `jump` with no corporate event to explain it: a split unseen?"""
-        bound = self.settings.jump
+    def _watch_jumps(self) -> None:
+        """Name a price that jumped with no corporate event to explain it; freeze one that looks like a split unseen."""
+        alarm, freeze = self.settings.jump_alarm, self.settings.jump_freeze
         for underlying in self.valuation.slices:
             spot = self.valuation.spot(underlying)
             before = self._last_spot.get(underlying, NAN)
             if not math.isnan(spot):
                 self._last_spot[underlying] = spot
-            if bound is None or not abs(spot / before - 1.0) > bound:
-                continue
+            move = abs(spot / before - 1.0)
             text = (
                 f"{underlying} moved from {before:g} to {spot:g} between re-marks with no corporate event to explain it"
             )
-            for account in self.accounts:
-                account.frozen[underlying] = text
-            self._alarm("unexplained_jump", text, underlying=underlying, action="freeze")
+            if freeze is not None and move > freeze:
+                for account in self.accounts:
+                    account.frozen[underlying] = text
+                self._alarm("unexplained_jump", text + "; frozen", underlying=underlying, action="freeze")
+            elif alarm is not None and move > alarm:
+                self._alarm("jump", text, underlying=underlying)
 
     def _grid(self) -> None:
         now = self.now

@@ -73,7 +73,7 @@ class ValuationSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Where option P&L is marked: the middle of the quote when vols come from it, else the model unless said."""
         if self.mark is not None:
             return self.mark
-        return "mid" if self.vol == "implied" else "model"
+        return "mid" if self.vol == "implied" and self.pricer != "table" else "model"
 
 
 class UnitGreeks(NamedTuple):
@@ -112,6 +112,9 @@ class Slice:
         self.vol_ts: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.vol_version = 0
         self.epoch: Nanos = 0
+        self.price_column = self.column
+        self.seen_bid: Floats = np.empty(0)
+        self.seen_ask: Floats = np.empty(0)
 
     def add(self, contract: OptionContract, column: int, vol: Vol, vol_ts: Nanos, *, now: Nanos) -> None:
         """Append one contract."""
@@ -128,6 +131,8 @@ class Slice:
         self.expiry = np.append(self.expiry, contract.expiry)
         self.vol = np.append(self.vol, vol)
         self.vol_ts = np.append(self.vol_ts, vol_ts)
+        self.seen_bid = np.append(self.seen_bid, NAN)
+        self.seen_ask = np.append(self.seen_ask, NAN)
         self.vol_version += 1
 
     def tau(self, now: Nanos) -> Floats:
@@ -229,6 +234,7 @@ class Valuation:
 
     def remark(self, now: Nanos) -> bool:
         """Solve or take new vols; True when any changed. Rows without a valid one keep theirs with its age."""
+        self._note_quotes()
         if self.settings.pricer == "table":
             return False
         if self.settings.vol == "implied":
@@ -236,6 +242,17 @@ class Valuation:
         if self.settings.vol == "marks_file":
             return self._take_vol_marks(now)
         return False
+
+    def _note_quotes(self) -> None:
+        """Keep the last two-sided quote of every contract, as of the re-marks: what a mark is carried from."""
+        if self.settings.marks_at != "mid":
+            return
+        bids, asks = self._marks.bid_view, self._marks.ask_view
+        for s in self.slices.values():
+            bid, ask = bids[s.columns], asks[s.columns]
+            good = bid <= ask
+            s.seen_bid = np.where(good, bid, s.seen_bid)
+            s.seen_ask = np.where(good, ask, s.seen_ask)
 
     def _solve(self, s: Slice, now: Nanos) -> bool:
         spot = self.spot(s.underlying)
@@ -377,8 +394,14 @@ class Valuation:
     def _carried_middle(self, instrument: str) -> Decimal | None:
         middle = self._middle(self._universe.index(instrument))
         if middle is not None:
-            self._last_mark[instrument] = middle
-        return self._last_mark.get(instrument)
+            return middle
+        contract = self._universe.get(instrument)
+        assert isinstance(contract, OptionContract)
+        s = self.slice(contract.underlying)
+        row = s.rows.get(instrument)
+        if row is None or not s.seen_bid[row] <= s.seen_ask[row]:
+            return None
+        return (decimal_of(float(s.seen_bid[row])) + decimal_of(float(s.seen_ask[row]))) / 2
 
     def _price_mark(self, instrument: str) -> Decimal | None:
         column = self._universe.index(instrument)
@@ -389,17 +412,23 @@ class Valuation:
         middle = self._middle(column)
         if middle is not None:
             self._last_mark[instrument] = middle
-            return middle
         return self._last_mark.get(instrument, print_)
 
     def _middle(self, column: int) -> Decimal | None:
         bid, ask = self._marks.bids[column], self._marks.asks[column]
         return (decimal_of(bid) + decimal_of(ask)) / 2 if bid <= ask else None
 
-    def carry_mark(self, old: str, new: str, ratio: Decimal) -> None:
-        """After a corporate action the new contract starts from the old one's mark and vol."""
-        if old in self._last_mark:
-            self._last_mark[new] = self._last_mark[old] / ratio
+    def price_path(self, instrument: str, mids: Floats, lasts: Floats, *, valued: bool = False) -> Floats:
+        """The marks of a linear instrument over samples, the last known carried: the float twin of `mark`.
+
+        `valued` True gives the price its options are valued at. Shape: mids, lasts (n,); result (n,).
+        """
+        source = self.settings.sources.get(instrument, self.settings.source)
+        if source == "parity_forward" and not valued:
+            source = "trades"
+        first, second = (mids, lasts) if source == "quotes" else (lasts, mids)
+        carried = _carried(first)
+        return np.where(np.isnan(carried), _carried(second), carried)
 
     def oldest_vol(self, legs: Legs, now: Nanos) -> tuple[float, Nanos]:
         """The weight-largest leg's vol and the oldest vol instant among the legs."""
@@ -414,6 +443,11 @@ class Valuation:
         if not len(legs):
             return NAN
         return float((legs.slice.expiry[int(legs.row[int(np.argmax(np.abs(legs.weight)))])] - now) / NS_PER_YEAR)
+
+
+def _carried(values: Floats) -> Floats:
+    index = np.maximum.accumulate(np.where(np.isnan(values), 0, np.arange(len(values)))) if len(values) else values
+    return np.asarray(values[index.astype(np.int64)])
 
 
 def _table_at(table: DeltaTable, spot: Floats) -> tuple[Floats, Floats, Floats]:

@@ -1,0 +1,63 @@
+# `make run` sets everything up and runs the built-in session; `make test` sets everything up and passes all tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test quick static unit replay real simulation lint types floors format bench setup clean help
+
+help:
+	@echo "make run | test | quick | static | real | bench | format | clean"
+
+setup: $(READY)
+
+# Dependencies come from the lock by version and hash; the project itself is installed in place.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "evenkeel needs Python 3.11 or later, found " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+run: $(READY)
+	$(BIN)/evenkeel backtest config/synthetic.toml --report
+
+test: static unit replay real simulation
+
+quick: $(READY) lint types floors
+	$(BIN)/pytest tests/unit -m "not slow" -n 2
+
+static: lint types floors
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+floors: $(READY)
+	$(BIN)/lint-imports
+
+unit: $(READY)
+	$(BIN)/pytest tests/unit tests/property tests/contract tests/test_docs.py tests/test_imports.py -n 2
+
+replay: $(READY)
+	$(BIN)/pytest tests/replay -n 2
+
+# On recorded days, found through EVENKEEL_DATA or a data folder beside the project; skipped with a reason without them.
+real: $(READY)
+	$(BIN)/pytest tests/real -n 2 -rs
+
+simulation: $(READY)
+	$(BIN)/pytest tests/simulation -n 2
+
+bench: $(READY)
+	$(BIN)/python benchmarks/replay.py
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
