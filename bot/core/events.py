@@ -5,6 +5,7 @@ Stored bytes are never rewritten: a later release reads an old record through an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, Literal, TypeAlias
 
@@ -205,12 +206,12 @@ class TargetLine(msgspec.Struct, frozen=True, gc=False):
 
 
 class Evidence(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a decision saw: quotes, vols, Greeks, band, held and working."""
+    """What a decision saw: quotes, vols (None where a contract had none), Greeks, band, held and working."""
 
     underlying: str
     spot: float | None = None
     quote: QuoteRef | None = None
-    vols: dict[str, float] = {}
+    vols: Mapping[str, float | None] = {}
     vol_age: Nanos | None = None
     delta: float | None = None
     gamma: float | None = None
