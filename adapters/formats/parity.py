@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from bot.domain.units import NS_PER_YEAR, Nanos, Rate
 
-NEAREST: Final = 5
-"""Strikes nearest the money whose median is taken."""
+NEAR_MONEY: Final = 0.03
+"""Strikes within this share of the money have their median taken: near enough to be quoted tightly, enough to outvote one."""
+NEAREST: Final = 3
+"""Strikes taken where fewer lie so near."""
 
 
 class Leg(NamedTuple):
@@ -33,8 +35,8 @@ def parity_prints(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Times and prices of the underlying, one at each instant before the expiry at which a quote of the chain changed.
 
-    The median over the strikes nearest the money (least |C - P|) that have a two-sided call and put, last state
-    carried.
+    The median over the strikes within `NEAR_MONEY` of the money (the strike of least |C - P|), at least the `NEAREST`
+    ones, that have a two-sided call and put, last state carried.
     `discounted` True gives S = F e^(-rT) (a share or an index), False gives F (a future).
     Shape: result (m,), (m,); nothing where no strike has both.
     """
@@ -50,8 +52,11 @@ def parity_prints(
     T = (expiry - grid) / NS_PER_YEAR
     growth = np.exp(rate * T)
     F = np.where(np.isnan(D), np.nan, K + growth * D)
-    near = np.argsort(np.where(np.isnan(D), np.inf, np.abs(D)), axis=0, kind="stable")[:NEAREST]
-    chosen = np.take_along_axis(F, near, axis=0)
+    distance = np.where(np.isnan(D), np.inf, np.abs(D))
+    money = K[np.argmin(distance, axis=0)].T
+    rank = np.argsort(np.argsort(distance, axis=0, kind="stable"), axis=0, kind="stable")
+    near = (np.abs(K / money - 1.0) <= NEAR_MONEY) | (rank < NEAREST)
+    chosen = np.where(near, F, np.nan)
     known = ~np.isnan(chosen).all(axis=0)
     price = np.nanmedian(chosen[:, known], axis=0) if known.any() else np.empty(0)
     if discounted:

@@ -425,6 +425,10 @@ class Session(Section):
         default="two_sided",
         description="wait for a two-sided quote on every leg, or begin at `start` as it is",
     )
+    close_hedges: Flag = Field(default=True, description="close the hedges at the end; false leaves them, at mid")
+    fx: dict[Currency, InstrumentText] = Field(
+        default={}, description="instrument whose price turns a currency into the base one, such as BTC"
+    )
 
     @field_validator("end")
     @classmethod
@@ -790,6 +794,10 @@ class Pricing(Section):
     rates: dict[Currency, RateNumber] = Field(default={}, description="rates of other currencies")
     dividend: RateNumber = Field(
         default=0.0, description="continuous yield of every underlying not named in `dividends`"
+    )
+    forward: Literal["rate", "parity"] = Field(
+        default="rate",
+        description="the options' forward: from price, rate and yield, or from put-call parity of the chain in the feed",
     )
     dividends: dict[InstrumentText, RateNumber] = Field(default={}, description="continuous yield by underlying")
     smile: Literal["sticky_strike", "sticky_delta", "sticky_moneyness", "minimum_variance"] = Field(
@@ -1444,7 +1452,7 @@ def broker_settings(config: Config, kinds: Mapping[str, str] | None = None) -> d
         for name in ("latency", "jitter", "stale_after", "on_bad_quote", "on_closed", "beyond")
     }
     return found | {
-        "impact": broker.impact.settings(),
+        **({"impact": broker.impact.settings()} if "impact" in broker.model_fields_set else {}),
         "permanent": None if broker.permanent is None else _bare(broker.permanent) | {"kind": "permanent"},
         "spreads": {"*": broker.spread.settings(), **spreads},
         "commissions": _by_product(broker.commission, kinds or {}),

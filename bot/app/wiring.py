@@ -5,12 +5,13 @@ Law: everything a run could stumble over in its inputs is found here, before any
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
+import numpy as np
 
 from bot import __version__
 from bot.app import config as configs
@@ -20,11 +21,13 @@ from bot.app.contracts import resolve_instrument
 from bot.app.marks_file import read_vol_marks
 from bot.app.plugins import load, typed_options
 from bot.core.errors import BookError, ConfigError, NotDelivered
+from bot.core.events import FeedEvent
 from bot.core.ports import (
     BindsUniverse,
     Broker,
     Capabilities,
     Feed,
+    FeedReport,
     Hedge,
     HedgePolicy,
     InLoopBroker,
@@ -32,14 +35,15 @@ from bot.core.ports import (
     Strategy,
 )
 from bot.domain.calendar import Sessions
-from bot.domain.instruments import Instrument, OptionContract, Universe
+from bot.domain.instruments import Index, Instrument, OptionContract, Universe
+from bot.domain.market import TradeBatch
 from bot.domain.units import DAYS_PER_YEAR, NS_PER_DAY, Nanos, iso, utc_date
 from bot.engine import limits
 from bot.engine.account import Account
 from bot.engine.journal import Header, JournalWriter
 from bot.engine.loop import Loop, LoopSettings, Opening
 from bot.engine.marks import Marks
-from bot.engine.valuation import DeltaTable, SpotSource, Valuation, ValuationSettings
+from bot.engine.valuation import PARITY, DeltaTable, SpotSource, Valuation, ValuationSettings
 
 _STRATEGY_KEYS = frozenset({"kind", "name", "book", "policy", "underlyings", "on_fault"})
 """Keys of a [[strategies]] entry that wiring reads itself; the rest go to the factory as they are."""
@@ -93,6 +97,9 @@ def assemble(config: configs.Config, *, journal: Path | None, run_id: str | None
     book = read_book(config)
     wanted = resolve_wanted(config, book)
     feeds = [make_feed(feed, config, wanted) for feed in config.feeds]
+    companions = parity_companions(config, book)
+    wanted += companions.values()
+    feeds += [make_parity_feed(feed, config, wanted, companions) for feed in config.feeds if companions]
     listed = [item for feed in feeds if isinstance(feed, ListsInstruments) for item in feed.instruments("")]
     known = {item.id: item for item in [*listed, *wanted]}  # the book's own words win over a feed's
     universe = Universe(known.values())
@@ -153,6 +160,9 @@ def refuse_undelivered(config: configs.Config) -> None:
         raise NotDelivered(
             f"{config.path.name}: pricing.smile = {pricing.smile!r} is not delivered yet; use 'sticky_strike'"
         )
+    for entry in config.strategies:
+        if entry.on_fault == "hedge_only":
+            raise NotDelivered(f"{config.path.name}: on_fault = 'hedge_only' is not delivered yet; use 'frozen'")
     if config.storage.durability == "live":
         raise NotDelivered(f"{config.path.name}: storage.durability = 'live' is not delivered yet; use 'replay'")
 
@@ -190,6 +200,9 @@ def resolve_wanted(config: configs.Config, book: LoadedBook) -> list[Instrument]
         }
         if changes:
             known[item.id] = msgspec.structs.replace(item, **changes)
+    for text in config.session.fx.values():
+        item = _resolve(text, config, known)
+        known.setdefault(item.id, item)
     for hedge in config.hedges:
         underlying = hedge_id(hedge.underlying, known)
         if not any(isinstance(c, OptionContract) and c.underlying == underlying for c in known.values()):
@@ -252,6 +265,73 @@ def make_feed(feed: Any, config: configs.Config, wanted: Sequence[Instrument]) -
     if not isinstance(made, Feed):
         raise ConfigError(f"{config.path.name}: feeds {feed.kind!r}: the plug-in does not satisfy the Feed protocol")
     return made
+
+
+def parity_companions(config: configs.Config, book: LoadedBook) -> dict[str, Instrument]:
+    """By underlying id, the instrument its parity price is kept under; empty unless forwards come from parity."""
+    if config.pricing.forward != "parity":
+        return {}
+    for feed in config.feeds:
+        if not isinstance(feed, configs.ReplayFeed):
+            raise ConfigError(
+                f"{config.path.name}: pricing.forward = 'parity': expected replay feeds with a chain, found {feed.kind!r}"
+            )
+    return {item.id: Index(id=f"{item.id}{PARITY}", currency=item.currency) for item in book.underlyings}
+
+
+def make_parity_feed(
+    feed: Any, config: configs.Config, wanted: Sequence[Instrument], companions: Mapping[str, Instrument]
+) -> Feed:
+    """A second reading of a recorded feed that yields its parity prices only, under their companions."""
+    derived = feed.model_copy(update={"underlying": "parity_forward", "name": f"{feed.name or feed.kind}-parity"})
+    own = [item for item in wanted if item.id not in {c.id for c in companions.values()}]
+    return ParityFeed(make_feed(derived, config, own), {key: item.id for key, item in companions.items()})
+
+
+class ParityFeed:
+    """The prints of a recorded feed's underlyings, renamed to their companions. Implements `Feed`."""
+
+    recorded = True
+
+    def __init__(self, inner: Feed, companions: Mapping[str, str]) -> None:
+        self.name = inner.name
+        self._inner = inner
+        self._companions = dict(companions)
+        self._to: dict[int, int] = {}
+
+    def bind(self, universe: Universe) -> None:
+        """Tell the feed within its columns, and keep those to rename."""
+        if isinstance(self._inner, BindsUniverse):
+            self._inner.bind(universe)
+        self._to = {universe.index(key): universe.index(name) for key, name in self._companions.items()}
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *fault: Any) -> None:
+        await self._inner.__aexit__(*fault)
+
+    async def events(self) -> AsyncIterator[FeedEvent]:
+        """Parity prints alone."""
+        async for item in self._inner.events():
+            if not isinstance(item, TradeBatch):
+                continue
+            rows = np.isin(item.instrument, list(self._to))
+            if not rows.any():
+                continue
+            column = np.array([self._to[int(k)] for k in item.instrument[rows]], dtype=np.int32)
+            yield TradeBatch(
+                instrument=column,
+                ts_event=item.ts_event[rows],
+                ts_recv=item.ts_recv[rows],
+                price=item.price[rows],
+                size=item.size[rows],
+            )
+
+    def report(self) -> FeedReport:
+        """The notes of the feed within; its rows are counted by the feed that plays them."""
+        return FeedReport(notes=self._inner.report().notes)
 
 
 def make_broker(config: configs.Config, universe: Universe, *, simulated: bool = False) -> InLoopBroker | Broker:
@@ -391,6 +471,8 @@ def loop_settings(config: configs.Config) -> LoopSettings:
         financing_rate=getattr(config.broker, "financing_rate", 0.0),
         borrow_rate=getattr(config.broker, "borrow_rate", 0.0),
         jump_alarm=config.alarms.jump,
+        close_hedges=session.close_hedges,
+        fx={currency: resolve_instrument(text).id for currency, text in session.fx.items()},
     )
 
 
@@ -413,6 +495,9 @@ def valuation_settings(config: configs.Config, book: LoadedBook) -> ValuationSet
         vols=book.vols,
         vol_marks=read_vol_marks(pricing.marks_file) if pricing.marks_file is not None else (),
         rate=pricing.rate,
+        rates={item.id: pricing.rates[item.currency] for item in book.underlyings if item.currency in pricing.rates},
+        stale_after=pricing.stale_after,
+        vol_max_age=pricing.vol_max_age,
         dividend=pricing.dividend,
         dividends={resolve_instrument(key).id: value for key, value in pricing.dividends.items()},
         sources=sources,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
@@ -136,6 +136,10 @@ class InLoopBroker(Protocol):
 
     capabilities: Capabilities
 
+    @property
+    def watching(self) -> bool:
+        """True while it must see every instant (orders rest or wait, or its spread model measures the market)."""
+
     def attach(self, universe: Universe, market: MarketView, account: str) -> None: ...
     def accept(self, order: Order, now: Nanos) -> None: ...
     def drop(self, order_id: str, now: Nanos, reason: str) -> None: ...
@@ -143,6 +147,20 @@ class InLoopBroker(Protocol):
     def on_instant(self, now: Nanos) -> None: ...
     def next_due(self) -> Nanos: ...
     def take_due(self, now: Nanos) -> list[VenueEvent]: ...
+
+
+@runtime_checkable
+class Halts(Protocol):
+    """Optional for an in-loop broker: it knows that trading in an instrument is halted."""
+
+    def set_halted(self, instrument_id: str, *, halted: bool) -> None: ...
+
+
+@runtime_checkable
+class HoldsPositions(Protocol):
+    """Optional for an in-loop broker: it is told what the account already holds, for its margin."""
+
+    def open_positions(self, positions: Mapping[str, Decimal]) -> None: ...
 
 
 class Band(NamedTuple):

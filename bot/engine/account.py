@@ -419,6 +419,9 @@ class Account:
             for key, _ in [(k, q) for k, q in self.ledger.book if k.instrument == conversion.old]:
                 new = PositionKey(key.account, key.book, key.strategy, conversion.new)
                 self.ledger.convert(key, new, conversion.ratio)
+        if event.what == "split" and event.instrument not in {c.old for c in event.conversions}:
+            for key, _ in [(k, q) for k, q in self.ledger.book if k.instrument == event.instrument]:
+                self.ledger.convert(key, key, event.ratio)
         if event.cash:
             self._pay_dividend(event)
         if not event.adjusted:
@@ -471,6 +474,7 @@ class View:
         self._legs: dict[str, Legs] = {}
         self._linear: dict[str, float] = {}
         self._traded = frozenset(strategy.trades())
+        self._can_be_stale = account.valuation.settings.stale_after is not None
 
     def net_delta(self, underlying: str) -> tuple[float, float]:
         """Net delta and gamma of the book's options on an underlying, in underlying units; NaN when unknown."""
@@ -479,7 +483,10 @@ class View:
         legs = self._legs.get(underlying)
         if legs is None:
             legs = self._pack(underlying)
-        delta, gamma = legs.net(self._account.valuation.spot(underlying), self.now)
+        valuation = self._account.valuation
+        if self._can_be_stale and valuation.is_stale(underlying, self.now):
+            return NAN, NAN
+        delta, gamma = legs.net(valuation.spot(underlying), self.now)
         return delta + self._linear[underlying], gamma
 
     def risk(self, underlying: str) -> UnderlyingRisk:

@@ -31,6 +31,7 @@ from bot.core.events import (
     Target,
     VenueEvent,
 )
+from bot.core.ports import Halts, HoldsPositions
 from bot.core.quiet import FOREVER, UNTIL_TIMER
 from bot.domain.book import PositionKey
 from bot.domain.instruments import OptionContract, Spot, Universe
@@ -64,6 +65,7 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
     financing_rate: float = 0.0
     borrow_rate: float = 0.0
     closing_grace: Nanos = 5 * NS_PER_MINUTE
+    close_hedges: bool = True
     jump_alarm: float | None = 0.05
     jump_freeze: float | None = 0.30
 
@@ -306,16 +308,22 @@ class Loop:
                 self._fund(item)
             case FeedState(state="down" | "gap" | "stale"):
                 self._alarm(f"feed_{item.state}", f"feed {item.feed}: {item.text or item.state}")
-            case Reference(what="halted"):
-                for account in self.accounts:
-                    account.frozen[item.instrument] = f"{item.instrument} is halted"
-            case Reference(what="resumed"):
-                for account in self.accounts:
-                    account.frozen.pop(item.instrument, None)
+            case Reference(what="halted" | "resumed"):
+                self._halt(item.instrument, halted=item.what == "halted")
             case Control():
                 self._control(item)
             case _:
                 return
+
+    def _halt(self, instrument: str, *, halted: bool) -> None:
+        for account in self.accounts:
+            if halted:
+                account.frozen[instrument] = f"{instrument} is halted"
+            else:
+                account.frozen.pop(instrument, None)
+            venue: object = account.in_loop
+            if isinstance(venue, Halts):
+                venue.set_halted(instrument, halted=halted)
 
     def _control(self, item: Control) -> None:
         for account in self.accounts:
@@ -419,7 +427,7 @@ class Loop:
 
     def _let_venues_look(self, now: Nanos) -> None:
         for account in self.accounts:
-            if account.in_loop is not None and account.open_ids:
+            if account.in_loop is not None and (account.open_ids or account.in_loop.watching):
                 account.in_loop.on_instant(now)
         self._refresh_due()
 
@@ -461,7 +469,7 @@ class Loop:
             self._sample_wanted = True
         for slot in account.slots:
             slot.box = None if slot.asks_for_box else slot.box
-        self._has_open_orders = any(a.open_ids for a in self.accounts)
+        self._refresh_due()
         self._record()
         if self.outbox.release():
             self._refresh_due()
@@ -486,7 +494,9 @@ class Loop:
         return due
 
     def _refresh_due(self) -> None:
-        self._has_open_orders = any(account.open_ids for account in self.accounts)
+        self._has_open_orders = any(
+            account.open_ids or (account.in_loop is not None and account.in_loop.watching) for account in self.accounts
+        )
         self._due()
         self._needs_every_instant()
 
@@ -594,6 +604,9 @@ class Loop:
                 raise EvenkeelError(f"no mark for {opening.instrument} at the start of the session")
             account.ledger.open(PositionKey(account.name, opening.book, "", opening.instrument), opening.quantity, mark)
             marks[opening.instrument] = mark
+        venue: object = account.in_loop
+        if isinstance(venue, HoldsPositions):
+            venue.open_positions(account.ledger.quantities())
         account.pending.append(Started(account=account.name, positions=account.ledger.quantities(), marks=marks))
 
     def _begin(self, number: int, slot: Slot, now: Nanos) -> None:
@@ -723,7 +736,7 @@ class Loop:
         self._accrue(self.now)
         for account in self.accounts:
             for slot in account.slots:
-                if slot.disabled:
+                if slot.disabled or not self.settings.close_hedges:
                     continue
                 slot.view.now = self.now
                 targets = slot.strategy.stop(slot.view)

@@ -48,7 +48,7 @@ class Marks:
             np.frombuffer(self.ask_sizes, dtype=np.float64),
         )
         self.last_view: NDArray[np.float64] = np.frombuffer(self.lasts, dtype=np.float64)
-        self._quote_time_view = np.frombuffer(self.quote_times, dtype=np.int64)
+        self.quote_time_view = np.frombuffer(self.quote_times, dtype=np.int64)
         self._last_time_view = np.frombuffer(self.last_times, dtype=np.int64)
 
     def fold_quotes(self, batch: QuoteBatch, start: int, stop: int) -> None:
@@ -58,7 +58,7 @@ class Marks:
         self.ask_view[rows] = batch.ask[start:stop]
         self._size_views[0][rows] = batch.bid_size[start:stop]
         self._size_views[1][rows] = batch.ask_size[start:stop]
-        self._quote_time_view[rows] = batch.ts_recv[start:stop]
+        self.quote_time_view[rows] = batch.ts_recv[start:stop]
         self.version += 1
 
     def fold_trades(self, batch: TradeBatch, start: int, stop: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 from bot.core.errors import ConfigError
 from bot.domain.greeks import Greeks
 from bot.domain.instruments import Future, OptionContract, Perpetual, Universe
-from bot.domain.units import NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of
+from bot.domain.units import NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of, span
 from bot.engine.marks import NAN, Marks
 from bot.pricing import black, implied
 from bot.pricing.status import Status
+
+PARITY: Final = "/PARITY"
+"""What is added to an underlying's id to name the instrument that carries its parity price."""
 
 Floats: TypeAlias = NDArray[np.float64]
 VolSourceName: TypeAlias = Literal["fixed", "per_contract", "marks_file", "implied"]
@@ -65,6 +68,8 @@ class ValuationSettings(msgspec.Struct, frozen=True, kw_only=True):
     dividends: Mapping[str, Rate] = {}
     sources: Mapping[str, SpotSource] = {}
     source: SpotSource = "quotes"
+    stale_after: Nanos | None = None
+    vol_max_age: Nanos | None = None
     table: DeltaTable | None = None
     mark: Literal["mid", "model"] | None = None
 
@@ -112,7 +117,8 @@ class Slice:
         self.vol_ts: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.vol_version = 0
         self.epoch: Nanos = 0
-        self.price_column = self.column
+        companion = underlying + PARITY
+        self.price_column = universe.index(companion) if companion in universe else self.column
         self.seen_bid: Floats = np.empty(0)
         self.seen_ask: Floats = np.empty(0)
 
@@ -217,18 +223,32 @@ class Valuation:
         return NAN
 
     def spot(self, underlying: str) -> float:
-        """The underlying's price from its permitted source, NaN while unknown."""
+        """The price its options are valued at: the underlying's from its permitted source, or its parity price."""
         slice_ = self.slice(underlying)
+        if slice_.price_column != slice_.column:
+            return self._marks.last(slice_.price_column)
         if slice_.source == "quotes":
             return self._marks.mid(slice_.column)
         return self._marks.last(slice_.column)
 
+    def price_ratio(self, s: Slice) -> float:
+        """d(parity price) / d(price): what turns a delta with respect to the one into the other's; 1 without parity."""
+        if s.price_column == s.column:
+            return 1.0
+        own = self._marks.mid(s.column) if s.source == "quotes" else self._marks.last(s.column)
+        return self._marks.last(s.price_column) / own
+
     def spot_ts(self, underlying: str) -> Nanos:
         """When that price was received, -1 before the first."""
         slice_ = self.slice(underlying)
-        if slice_.source == "quotes":
+        if slice_.source == "quotes" and slice_.price_column == slice_.column:
             return self._marks.quote_ts(slice_.column)
-        return self._marks.last_ts(slice_.column)
+        return self._marks.last_ts(slice_.price_column)
+
+    def is_stale(self, underlying: str, now: Nanos) -> bool:
+        """True when the underlying's price is older than `stale_after`."""
+        bound = self.settings.stale_after
+        return bound is not None and now - self.spot_ts(underlying) > bound
 
     # ------------------------------------------------------------------ vols
 
@@ -256,19 +276,33 @@ class Valuation:
 
     def _solve(self, s: Slice, now: Nanos) -> bool:
         spot = self.spot(s.underlying)
-        if math.isnan(spot) or not s.contracts:
-            return False
+        if math.isnan(spot) or not s.contracts or self.is_stale(s.underlying, now):
+            return self._drop_old(s, now)
         mids = self._marks.mids()[s.columns]
+        if self.settings.stale_after is not None:
+            mids = np.where(now - self._marks.quote_time_view[s.columns] > self.settings.stale_after, NAN, mids)
         tau = s.tau(now)
         forward, discount = self._forward(s, spot, tau)
         vol, status = implied.vol(mids, forward, s.strike, tau, discount=discount, cp=s.cp)
         good = status == Status.OK
         if not good.any():
-            return False
+            return self._drop_old(s, now)
         s.vol = np.where(good, vol, s.vol)
         s.vol_ts = np.where(good, now, s.vol_ts)
         s.vol_version += 1
+        self._drop_old(s, now)
         return True
+
+    def _drop_old(self, s: Slice, now: Nanos) -> bool:
+        """Make a vol unknown once it is older than `vol_max_age`; True when one became so."""
+        bound = self.settings.vol_max_age
+        if bound is None:
+            return False
+        old = (now - s.vol_ts > bound) & ~np.isnan(s.vol)
+        if old.any():
+            s.vol = np.where(old, NAN, s.vol)
+            s.vol_version += 1
+        return bool(old.any())
 
     def _take_vol_marks(self, now: Nanos) -> bool:
         taken = False
@@ -305,13 +339,19 @@ class Valuation:
         kernel = black.slice_kernel()
         s = legs.slice
         rate, epoch = s.rate, s.epoch
+        parity = s.price_column != s.column
         dividend = s.rate if s.on_future else s.dividend  # carry 0 and the discount factor in the delta: Black-76
         packed = legs.packed
 
         def net(spot: float, now: Nanos) -> tuple[float, float]:
             return kernel(spot, now - epoch, packed(), rate, dividend)
 
-        return net
+        def net_of_parity(spot: float, now: Nanos) -> tuple[float, float]:
+            delta, gamma = net(spot, now)
+            ratio = self.price_ratio(s)
+            return delta * ratio, gamma * ratio * ratio
+
+        return net_of_parity if parity else net
 
     def _table_net(self, legs: Legs) -> Callable[[float, Nanos], tuple[float, float]]:
         weight = float(legs.weight.sum())
@@ -371,6 +411,8 @@ class Valuation:
         if not len(legs):
             return ""
         s = legs.slice
+        if self.is_stale(s.underlying, now):
+            return f"the price of {s.underlying} is older than {span(self.settings.stale_after or 0)}"
         if math.isnan(self.spot(s.underlying)):
             return f"no two-sided price of {s.underlying} from its source '{s.source}'"
         missing = [
@@ -424,7 +466,7 @@ class Valuation:
         `valued` True gives the price its options are valued at. Shape: mids, lasts (n,); result (n,).
         """
         source = self.settings.sources.get(instrument, self.settings.source)
-        if source == "parity_forward" and not valued:
+        if valued and self.slice(instrument).price_column != self.slice(instrument).column:
             source = "trades"
         first, second = (mids, lasts) if source == "quotes" else (lasts, mids)
         carried = _carried(first)

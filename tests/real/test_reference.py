@@ -200,6 +200,7 @@ underlying = "trades"
 file = "book.csv"
 [pricing]
 vol = "implied"
+forward = "parity"
 remark = "1d"
 rate = {found["rate"]}
 [[hedges]]
