@@ -38,7 +38,9 @@ app.add_typer(journal_app, name="journal")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="a TOML file, or the name of a shipped example")]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]
-Runs = Annotated[Path | None, typer.Option("--runs", help="the folder of stored runs; ./runs and ./config/runs by default")]
+Runs = Annotated[
+    Path | None, typer.Option("--runs", help="the folder of stored runs; ./runs and ./config/runs by default")
+]
 
 
 def main() -> None:
@@ -112,7 +114,9 @@ def run(
         raise ConfigError(f"{loaded.path.name}: feeds: expected one pace for all feeds of a run, found {len(speeds)}")
     terminal.set_up_logging()
     with terminal.progress(loaded, quiet=as_json) as step:
-        _, document, folder = runs.execute(loaded, speed=speeds.pop(), progress=step, live_id=True)
+        _, document, folder = runs.execute(
+            loaded, speed=speeds.pop(), progress=step, live_id=True, observe=terminal.log_step
+        )
     _show_run(document, folder, as_json=as_json, report=report)
 
 
@@ -439,7 +443,9 @@ def _load(path: Path, *, files: bool = True) -> Any:
     example = configs.example_path(path.name)
     if not example.exists():
         return configs.load_config(path, files=files)
-    here = {"EVENKEEL__STORAGE__RUNS": str(Path("runs").absolute())}  # an installed example keeps its runs with the user
+    here = {
+        "EVENKEEL__STORAGE__RUNS": str(Path("runs").absolute())
+    }  # an installed example keeps its runs with the user
     return configs.load_config(example, {**here, **os.environ}, files=files)
 
 

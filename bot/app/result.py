@@ -18,12 +18,13 @@ from bot import __version__
 from bot.app import config as configs
 from bot.app.wiring import Run
 from bot.core.errors import EvenkeelError
-from bot.domain.instruments import OptionContract
+from bot.domain.instruments import OptionContract, settlement_currency
 from bot.domain.units import NS_PER_YEAR, Nanos, iso, span
 from bot.engine import attribution as attributions
 from bot.engine import comparison
 from bot.engine.account import Account
 from bot.engine.ledger import Pnl
+from bot.engine.sampler import float_value
 
 SCHEMA = 1
 
@@ -237,7 +238,11 @@ def _gamma_rent(run: Run, intervals: attributions.Intervals) -> dict[str, Any]:
 
 
 def _days(run: Run, intervals: attributions.Intervals) -> list[dict[str, Any]]:
-    """P&L by session day of the hedge's calendar: the night from the prior close, then the session; carried and new."""
+    """P&L of `dynamic` by session day of the hedge's calendar.
+
+    The night (from the prior close to the open) stands apart from the session; `carried` is what the holdings of the
+    prior close made, `new_trades` what trades since then added; `marks` are prior close, open and last by instrument.
+    """
     loop = run.loop
     hedge = next(iter(loop.needed), None)
     name = run.universe.get(hedge).calendar if hedge is not None else "24/7"
@@ -249,14 +254,47 @@ def _days(run: Run, intervals: attributions.Intervals) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for label in dict.fromkeys(labels):
         chosen = np.array([item == label for item in labels])
+        first, last = int(np.flatnonzero(chosen)[0]), int(np.flatnonzero(chosen)[-1]) + 1
+        opened = int(np.flatnonzero(chosen & ~night)[0]) if (chosen & ~night).any() else last
+        total = float(np.sum(intervals.total[chosen]))
+        carried = _carried(run, first, last)
         rows.append(
             {
                 "day": label,
                 "overnight": {k: _rounded(v) for k, v in _terms(intervals.sum(chosen & night)).items()},
                 "session": {k: _rounded(v) for k, v in _terms(intervals.sum(chosen & ~night)).items()},
+                "carried": _rounded(carried),
+                "new_trades": _rounded(total - carried),
+                "marks": _marks(run, first, opened, last),
             }
         )
     return rows
+
+
+def _carried(run: Run, first: int, last: int) -> float:
+    """What the holdings at sample `first` made at mid up to sample `last`, had nothing been traded."""
+    table = run.loop.sampler.table()
+    made = 0.0
+    for key, quantity in table.tracks["dynamic"].states[first].quantities.items():
+        path = table.prices[key]
+        item = run.universe.get(key)
+        change = float_value(item, float(quantity), path[[last]]) - float_value(item, float(quantity), path[[first]])
+        rate = run.loop.convert(settlement_currency(item))
+        made += float(change[0]) * (float("nan") if rate is None else float(rate))
+    return made
+
+
+def _marks(run: Run, first: int, opened: int, last: int) -> dict[str, dict[str, float | None]]:
+    table = run.loop.sampler.table()
+    held = table.tracks["dynamic"].states[first].quantities
+    return {
+        key: {
+            "prior_close": _rounded(float(table.prices[key][first])),
+            "open": _rounded(float(table.prices[key][opened])),
+            "last": _rounded(float(table.prices[key][last])),
+        }
+        for key in sorted(held)
+    }
 
 
 def _terms(found: attributions.Attribution) -> dict[str, float]:
@@ -365,4 +403,17 @@ def sample_columns(run: Run) -> dict[str, NDArray[Any]]:
             out[f"{name}/{part}"] = np.append(values, values[-1] if len(values) else math.nan)
         for term in attributions.TERMS:
             out[f"{name}/{term}"] = np.concatenate(([0.0], np.cumsum(intervals.terms[term])))
+    return out
+
+
+def hedge_columns(run: Run) -> dict[str, NDArray[Any]]:
+    """Attribution of `dynamic` between consecutive fills, as columns `from_ns`, `to_ns`, the terms and `total`."""
+    intervals = intervals_of(run)["dynamic"]
+    rows = attributions.per_hedge(intervals, run.loop.sampler.table().tracks["dynamic"].fills)
+    out: dict[str, NDArray[Any]] = {
+        "from_ns": np.array([start for start, _, _ in rows], dtype=np.int64),
+        "to_ns": np.array([end for _, end, _ in rows], dtype=np.int64),
+    }
+    for name in (*attributions.TERMS, "total"):
+        out[name] = np.array([getattr(found, name) for _, _, found in rows], dtype=np.float64)
     return out

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,8 @@ RESULT: Final = "result.json"
 SAMPLES: Final = "samples.parquet"
 CONFIG: Final = "config.toml"
 SOURCE: Final = "source.json"
+HEDGES: Final = "hedges.parquet"
+TAPE: Final = "tape.json"
 INSTRUMENTS: Final = "instruments.json"
 
 
@@ -76,6 +78,7 @@ def execute(
     clock: Clock | None = None,
     progress: daemon.Progress | None = None,
     live_id: bool = False,
+    observe: Callable[[Step], None] | None = None,
 ) -> tuple[Run, dict[str, Any], Path | None]:
     """Run a config to its end: the run, its result document and, when stored, its folder."""
     began, cpu = time.perf_counter(), time.process_time()
@@ -84,6 +87,7 @@ def execute(
         run_id += "-" + iso(time.time_ns() // 1_000_000_000 * 1_000_000_000).translate(str.maketrans("", "", "-:"))
     with _workspace(config.storage.runs, run_id, store) as folder:
         run = assemble(config, journal=None if folder is None else folder / JOURNAL, run_id=run_id)
+        run.journal.observer = observe
         ready = time.perf_counter()
         daemon.run_to_end(lambda stop: daemon.drive(run, speed=speed, clock=clock, progress=progress, stop=stop))
         ended = time.perf_counter()
@@ -186,14 +190,20 @@ def _write_views(folder: Path, run: Run, document: dict[str, Any]) -> None:
     book = run.config.book.file
     if book.is_file():
         shutil.copyfile(book, folder / ("book" + book.suffix))
-    _write_samples(folder / SAMPLES, run)
+    _write_table(folder / SAMPLES, result.sample_columns(run))
+    _write_table(folder / HEDGES, result.hedge_columns(run))
+    tape = {
+        "files": {feed.name: feed.report().files for feed in run.feeds},
+        "ranges": [msgspec.to_builtins(item) for item in run.loop.tape.ranges()],
+    }
+    write_json(folder / TAPE, tape)
 
 
-def _write_samples(path: Path, run: Run) -> None:
+def _write_table(path: Path, columns: dict[str, Any]) -> None:
     import pyarrow as pa  # noqa: PLC0415  heavy, and only needed once, at the end
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    pq.write_table(pa.table(result.sample_columns(run)), path, compression="zstd")
+    pq.write_table(pa.table(columns), path, compression="zstd")
 
 
 def write_json(path: Path, value: Any) -> None:

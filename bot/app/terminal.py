@@ -20,6 +20,8 @@ from bot.app.config import Config
 from bot.app.daemon import Progress as Step
 from bot.domain.instruments import OptionContract
 from bot.domain.units import Nanos, iso
+from bot.engine.journal import Alarmed, Closed, Ended, Executed, Ordered, Refused, Started
+from bot.engine.journal import Step as Journalled
 
 ROWS = (
     ("P&L", "pnl.total"),
@@ -71,6 +73,46 @@ def set_up_logging() -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def log_step(step: Journalled) -> None:
+    """Log the facts of a step that a person at a daemon wants to see; the journal has them all."""
+    log = structlog.get_logger("evenkeel")
+    for fact in step.facts:
+        at = {"ts": iso(step.ts), "account": fact.account}
+        match fact:
+            case Started():
+                log.info("session_started", **at)
+            case Ordered(order=order):
+                log.info(
+                    "order",
+                    id=order.id,
+                    instrument=order.instrument,
+                    quantity=str(order.quantity),
+                    why=order.reason,
+                    **at,
+                )
+            case Executed(fill=fill):
+                log.info(
+                    "fill",
+                    id=fill.id,
+                    instrument=fill.instrument,
+                    quantity=str(fill.quantity),
+                    price=str(fill.price),
+                    **at,
+                )
+            case Refused(refusal=refusal):
+                log.warning("refused", code=refusal.code, text=refusal.text, **at)
+            case Alarmed(alarm=alarm):
+                log.warning("alarm", code=alarm.code, text=alarm.text, action=alarm.action, **at)
+            case Ended(event=event):
+                log.info(
+                    "option_ended", what=event.what, instrument=event.instrument, quantity=str(event.quantity), **at
+                )
+            case Closed():
+                log.info("session_closed", **at)
+            case _:
+                continue
 
 
 @contextlib.contextmanager

@@ -180,6 +180,13 @@ def read_book(config: configs.Config) -> LoadedBook:
     faults = check_book(book, start)
     if faults:
         raise BookError("\n".join(faults))
+    held = sorted({position.key.book for position in book.positions})
+    for entry in config.strategies:
+        if book.positions and entry.book not in held:
+            raise ConfigError(
+                f"{config.path.name}: strategies {entry.name or entry.kind!r}: book: expected a book of "
+                f"{config.book.file.name} ({', '.join(held)}), found {entry.book!r}"
+            )
     if not book.positions:
         raise BookError(f"{config.book.file.name}: expected at least one position, found none")
     return book
