@@ -18,6 +18,7 @@ from bot import __version__
 from bot.app import config as configs
 from bot.app.wiring import Run
 from bot.core.errors import EvenkeelError
+from bot.domain.calendar import Sessions
 from bot.domain.instruments import OptionContract, settlement_currency
 from bot.domain.units import NS_PER_YEAR, Nanos, iso, span
 from bot.engine import attribution as attributions
@@ -250,7 +251,9 @@ def _days(run: Run, intervals: attributions.Intervals) -> list[dict[str, Any]]:
     if sessions is None or not len(intervals.start):
         return []
     labels = [_day_label(sessions, int(ts)) for ts in intervals.end]
-    night = np.array([not sessions.is_open(int(ts)) for ts in intervals.start])
+    night = np.array(
+        [_spans_a_close(sessions, int(a), int(b)) for a, b in zip(intervals.start, intervals.end, strict=True)]
+    )
     rows: list[dict[str, Any]] = []
     for label in dict.fromkeys(labels):
         chosen = np.array([item == label for item in labels])
@@ -269,6 +272,11 @@ def _days(run: Run, intervals: attributions.Intervals) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _spans_a_close(sessions: Sessions, start: Nanos, end: Nanos) -> bool:
+    """True when the market was closed at some time between the two: of daily samples every interval is such a night."""
+    return not sessions.is_open(start) or sessions.next_close(start) < end
 
 
 def _carried(run: Run, first: int, last: int) -> float:
@@ -301,7 +309,7 @@ def _terms(found: attributions.Attribution) -> dict[str, float]:
     return {name: getattr(found, name) for name in (*attributions.TERMS, "total")}
 
 
-def _day_label(sessions: Any, ts: Nanos) -> str:
+def _day_label(sessions: Sessions, ts: Nanos) -> str:
     """The session an instant belongs to: its own while open, else the next to open."""
     if sessions.is_open(ts - 1):
         return iso(sessions.next_close(ts - 1))[:10]
