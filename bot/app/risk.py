@@ -69,6 +69,7 @@ GRID_VOL_POINTS: Final = (-5.0, -2.5, 0.0, 2.5, 5.0, 10.0)
 PIN_DAYS: Final = 7.0
 """A strike is pointed out as a pin when its expiry is at most this many days ahead and it lies within one day's
 standard deviation of the price."""
+LARGEST: Final = Decimal(10**12)
 _TABLE_KNOWS_NOT: Final = ("vega", "rho", "vanna", "volga", "charm")
 _NO_VOL_IN_TABLE: Final = "the supplied delta table knows no vol"
 _ADDITION = re.compile(r"^([+-]?[\d_.,eE]+)\s+(\S.*)$")
@@ -151,8 +152,10 @@ def parse_addition(text: str) -> Addition:
         quantity = Decimal(amount.replace("_", "")) if "," not in amount else None
     except InvalidOperation:
         quantity = None
-    if quantity is None or not quantity.is_finite() or quantity == 0:
-        raise ConfigError(f"--add: expected a quantity that is a plain number and not 0, found {amount!r} in {text!r}")
+    if quantity is None or not quantity.is_finite() or not 1 / LARGEST <= quantity.copy_abs() <= LARGEST:
+        raise ConfigError(
+            f"--add: expected a plain number that is not 0 and of sensible size, found {amount!r} in {text!r}"
+        )
     if not symbol:
         raise ConfigError(f"--add: expected an instrument after the quantity, found {text!r}")
     return Addition(quantity=quantity, symbol=symbol)
