@@ -115,7 +115,7 @@ def run(
     terminal.set_up_logging()
     with terminal.progress(loaded, quiet=as_json) as step:
         _, document, folder = runs.execute(
-            loaded, speed=speeds.pop(), progress=step, live_id=True, observe=terminal.log_step
+            loaded, speed=speeds.pop(), progress=step, live_id=True, attend=terminal.attend
         )
     _show_run(document, folder, as_json=as_json, report=report)
 

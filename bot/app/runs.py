@@ -78,16 +78,20 @@ def execute(
     clock: Clock | None = None,
     progress: daemon.Progress | None = None,
     live_id: bool = False,
-    observe: Callable[[Step], None] | None = None,
+    attend: Callable[[Run], None] | None = None,
 ) -> tuple[Run, dict[str, Any], Path | None]:
-    """Run a config to its end: the run, its result document and, when stored, its folder."""
+    """Run a config to its end: the run, its result document and, when stored, its folder.
+
+    `attend` may subscribe to the run's bus before it starts.
+    """
     began, cpu = time.perf_counter(), time.process_time()
     run_id = run_id_of(config)
     if live_id:
         run_id += "-" + iso(time.time_ns() // 1_000_000_000 * 1_000_000_000).translate(str.maketrans("", "", "-:"))
     with _workspace(config.storage.runs, run_id, store) as folder:
         run = assemble(config, journal=None if folder is None else folder / JOURNAL, run_id=run_id)
-        run.journal.observer = observe
+        if attend is not None:
+            attend(run)
         ready = time.perf_counter()
         daemon.run_to_end(lambda stop: daemon.drive(run, speed=speed, clock=clock, progress=progress, stop=stop))
         ended = time.perf_counter()

@@ -18,10 +18,10 @@ from rich.table import Table
 from bot.app.book_file import LoadedBook
 from bot.app.config import Config
 from bot.app.daemon import Progress as Step
+from bot.app.wiring import Run
 from bot.domain.instruments import OptionContract
 from bot.domain.units import Nanos, iso
 from bot.engine.journal import Alarmed, Closed, Ended, Executed, Ordered, Refused, Started
-from bot.engine.journal import Step as Journalled
 
 ROWS = (
     ("P&L", "pnl.total"),
@@ -75,44 +75,72 @@ def set_up_logging() -> None:
     )
 
 
-def log_step(step: Journalled) -> None:
-    """Log the facts of a step that a person at a daemon wants to see; the journal has them all."""
-    log = structlog.get_logger("evenkeel")
-    for fact in step.facts:
-        at = {"ts": iso(step.ts), "account": fact.account}
-        match fact:
-            case Started():
-                log.info("session_started", **at)
-            case Ordered(order=order):
-                log.info(
-                    "order",
-                    id=order.id,
-                    instrument=order.instrument,
-                    quantity=str(order.quantity),
-                    why=order.reason,
-                    **at,
-                )
-            case Executed(fill=fill):
-                log.info(
-                    "fill",
-                    id=fill.id,
-                    instrument=fill.instrument,
-                    quantity=str(fill.quantity),
-                    price=str(fill.price),
-                    **at,
-                )
-            case Refused(refusal=refusal):
-                log.warning("refused", code=refusal.code, text=refusal.text, **at)
-            case Alarmed(alarm=alarm):
-                log.warning("alarm", code=alarm.code, text=alarm.text, action=alarm.action, **at)
-            case Ended(event=event):
-                log.info(
-                    "option_ended", what=event.what, instrument=event.instrument, quantity=str(event.quantity), **at
-                )
-            case Closed():
-                log.info("session_closed", **at)
-            case _:
-                continue
+def attend(run: Run) -> None:
+    """Log the facts a person at a daemon wants to see, as the bus carries them; the journal has them all."""
+    log = structlog.get_logger("evenkeel").bind(run=run.run_id)
+
+    def session_started(fact: Started) -> None:
+        log.info("session_started", ts=iso(run.loop.now), account=fact.account)
+
+    def order(fact: Ordered) -> None:
+        o = fact.order
+        log.info(
+            "order",
+            ts=iso(o.ts),
+            account=fact.account,
+            id=o.id,
+            instrument=o.instrument,
+            quantity=str(o.quantity),
+            why=o.reason,
+        )
+
+    def fill(fact: Executed) -> None:
+        f = fact.fill
+        log.info(
+            "fill",
+            ts=iso(f.ts),
+            account=fact.account,
+            id=f.id,
+            instrument=f.instrument,
+            quantity=str(f.quantity),
+            price=str(f.price),
+        )
+
+    def refused(fact: Refused) -> None:
+        log.warning(
+            "refused", ts=iso(fact.refusal.ts), account=fact.account, code=fact.refusal.code, text=fact.refusal.text
+        )
+
+    def alarm(fact: Alarmed) -> None:
+        log.warning(
+            "alarm", ts=iso(fact.alarm.ts), code=fact.alarm.code, text=fact.alarm.text, action=fact.alarm.action
+        )
+
+    def option_ended(fact: Ended) -> None:
+        e = fact.event
+        log.info(
+            "option_ended",
+            ts=iso(e.ts_recv),
+            account=fact.account,
+            what=e.what,
+            instrument=e.instrument,
+            quantity=str(e.quantity),
+        )
+
+    def session_closed(fact: Closed) -> None:
+        log.info("session_closed", ts=iso(run.loop.now), account=fact.account)
+
+    handlers = {
+        Started: session_started,
+        Ordered: order,
+        Executed: fill,
+        Refused: refused,
+        Alarmed: alarm,
+        Ended: option_ended,
+        Closed: session_closed,
+    }
+    for kind, handler in handlers.items():
+        run.loop.bus.subscribe(kind, handler, serves="log")
 
 
 @contextlib.contextmanager

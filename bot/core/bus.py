@@ -32,6 +32,19 @@ class Bus:
         """Call `handler` with each published event of exactly this class; `serves` names what a fault of it stops."""
         self._handlers.setdefault(kind, []).append((serves, handler))
 
+    def unsubscribe(self, serves: str) -> None:
+        """Drop every subscription that serves this."""
+        for kind, handlers in list(self._handlers.items()):
+            left = [item for item in handlers if item[0] != serves]
+            if left:
+                self._handlers[kind] = left
+            else:
+                del self._handlers[kind]
+
+    def __bool__(self) -> bool:
+        """True when anybody subscribed to anything."""
+        return bool(self._handlers)
+
     def watched(self, kind: type) -> bool:
         """True when somebody subscribed to this class."""
         return kind in self._handlers

@@ -12,7 +12,7 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, TypeAlias
@@ -199,7 +199,6 @@ class JournalWriter:
         self.chain = hashlib.sha256(MAGIC).digest()
         self.facts_digest = hashlib.sha256()
         self.seq = 0
-        self.observer: Callable[[Step], None] | None = None
 
     def __enter__(self) -> JournalWriter:
         if self._path is not None:
@@ -213,13 +212,10 @@ class JournalWriter:
 
     def append(self, ts: Nanos, tape: int, facts: list[Fact]) -> None:
         """Add one step."""
-        step = Step(seq=self.seq, ts=ts, tape=tape, facts=facts)
-        body = _encode(step)
+        body = _encode(Step(seq=self.seq, ts=ts, tape=tape, facts=facts))
         self.seq += 1
         self.facts_digest.update(body)
         self._frame(body)
-        if self.observer is not None:
-            self.observer(step)
 
     def close(self) -> None:
         """Write what is buffered and sync it to disk."""

@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 
 from bot.core import expiry
-from bot.core.errors import EvenkeelError
+from bot.core.bus import Bus
+from bot.core.errors import EvenkeelError, HaltedError
 from bot.core.events import (
     Alarm,
     Control,
@@ -106,6 +107,7 @@ class Loop:
         self.tape = Tape()
         self.now: Nanos = 0
         self.outbox = Outbox(lambda: self.now)
+        self.bus = Bus(self._on_handler_fault)
         self.sampler = Sampler(universe, marks, valuation, accounts, settings.base_currency)
         self.fx: dict[str, Decimal] = {settings.base_currency: Decimal(1)}
         self.alarms: list[Alarm] = []
@@ -145,10 +147,12 @@ class Loop:
             self.advance(item.ts_recv)
             self._fold_print(self.universe.index(item.instrument), item.ts_recv, item.price)
             self._count_tape(feed, 1, item.ts_recv, item.ts_recv)
+            self.bus.publish(item)
         else:
             self.advance(item.ts_recv)
             self._take_control(item)
             self._record()
+            self.bus.publish(item)
 
     def advance(self, ts: Nanos) -> None:
         """Let time pass to just before what happens at `ts`: close the open instant, run what falls due."""
@@ -230,6 +234,7 @@ class Loop:
             marks.quote_times,
         )
         masks = self._masks
+        published = self.bus.watched(Quote)
         open_ts = self._open_ts
         dirty = self._dirty
         row = i
@@ -252,6 +257,8 @@ class Loop:
             times_of[k] = ts
             dirty |= masks[k]
             row += 1
+            if published:
+                self._publish_quote(k, ts, bid, ask, bid_size, ask_size)
         self._dirty = dirty
         return row
 
@@ -268,6 +275,8 @@ class Loop:
             else:
                 j = max(int(np.searchsorted(times, self._due(), side="right")), i + 1)
             self.marks.fold_trades(batch, i, j)
+            if self.bus.watched(Trade):
+                self._publish_trades(batch, i, j)
             self._open_ts = self.now = int(times[j - 1])
             self._dirty = -1
             i = j
@@ -286,6 +295,39 @@ class Loop:
         )
         self._dirty |= self._masks[k]
         self._count_tape(feed, 1, quote.ts_recv, quote.ts_recv)
+        self.bus.publish(quote)
+
+    def _publish_quote(self, k: int, ts: Nanos, bid: float, ask: float, bid_size: float, ask_size: float) -> None:
+        self.bus.publish(
+            Quote(
+                instrument=self.universe[k].id,
+                ts_event=ts,
+                ts_recv=ts,
+                bid=_known(bid),
+                ask=_known(ask),
+                bid_size=_known(bid_size),
+                ask_size=_known(ask_size),
+            )
+        )
+
+    def _publish_trades(self, batch: TradeBatch, start: int, stop: int) -> None:
+        for row in range(start, stop):
+            self.bus.publish(
+                Trade(
+                    instrument=self.universe[int(batch.instrument[row])].id,
+                    ts_event=int(batch.ts_event[row]),
+                    ts_recv=int(batch.ts_recv[row]),
+                    price=float(batch.price[row]),
+                    size=_known(float(batch.size[row])),
+                )
+            )
+
+    def _on_handler_fault(self, serves: str, fault: Exception) -> None:
+        """A core room that raises halts the run; anything else is disabled with one alarm."""
+        if serves == "core":
+            raise HaltedError(f"a core room raised {type(fault).__name__}: {fault}") from fault
+        self.bus.unsubscribe(serves)
+        self._alarm("subscriber_fault", f"{serves} raised {type(fault).__name__}: {fault}; disabled", action="disable")
 
     def _fold_print(self, k: int, ts: Nanos, price: float) -> None:
         self.marks.fold_trade(k, ts, price)
@@ -501,7 +543,9 @@ class Loop:
         self._needs_every_instant()
 
     def _needs_every_instant(self) -> bool:
-        self._every_instant = self._has_open_orders or (self.started_at is not None and bool(self._tick_slots))
+        self._every_instant = (
+            self._has_open_orders or (self.started_at is not None and bool(self._tick_slots)) or self.bus.watched(Quote)
+        )
         return self._every_instant
 
     def _at(self, ts: Nanos, priority: int, act: Callable[[], None]) -> None:
@@ -814,3 +858,10 @@ class Loop:
             if alarm is not None:
                 self.alarms.append(alarm)
         self.journal.append(self.now, self._tape_seen, facts)
+        if self.bus:
+            for fact in facts:
+                self.bus.publish(fact)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -119,6 +119,7 @@ class Slice:
         self.epoch: Nanos = 0
         companion = underlying + PARITY
         self.price_column = universe.index(companion) if companion in universe else self.column
+        self.from_quotes = self.source == "quotes" and self.price_column == self.column
         self.seen_bid: Floats = np.empty(0)
         self.seen_ask: Floats = np.empty(0)
 
@@ -156,22 +157,20 @@ class Legs:
         self.quantity = np.array([q for _, q in held], dtype=np.float64)
         self.weight = self.quantity * slice_.multiplier[self.row] if held else np.empty(0)
         self.ids = [slice_.contracts[r].id for r, _ in held]
-        self._packed: Floats | None = None
-        self._packed_version = -1
+        self.packed: Floats = np.empty((0, 5))
+        self.packed_version = -1
         self.net: Callable[[float, Nanos], tuple[float, float]] = self._nothing
 
     def __len__(self) -> int:
         return len(self.row)
 
-    def packed(self) -> Floats:
-        """The columns the compiled kernel reads, rebuilt when vols changed."""
-        if self._packed is None or self._packed_version != self.slice.vol_version:
-            s, r = self.slice, self.row
-            self._packed = black.pack_slice(
-                strike=s.strike[r], expiry=s.expiry[r], vol=s.vol[r], cp=s.cp[r], weight=self.weight, epoch=s.epoch
-            )
-            self._packed_version = s.vol_version
-        return self._packed
+    def pack(self) -> None:
+        """Rebuild the columns the compiled kernel reads: vols changed."""
+        s, r = self.slice, self.row
+        self.packed = black.pack_slice(
+            strike=s.strike[r], expiry=s.expiry[r], vol=s.vol[r], cp=s.cp[r], weight=self.weight, epoch=s.epoch
+        )
+        self.packed_version = s.vol_version
 
     def _nothing(self, spot: float, now: Nanos) -> tuple[float, float]:
         return 0.0, 0.0
@@ -224,12 +223,10 @@ class Valuation:
 
     def spot(self, underlying: str) -> float:
         """The price its options are valued at: the underlying's from its permitted source, or its parity price."""
-        slice_ = self.slice(underlying)
-        if slice_.price_column != slice_.column:
-            return self._marks.last(slice_.price_column)
-        if slice_.source == "quotes":
+        slice_ = self.slices.get(underlying) or self.slice(underlying)
+        if slice_.from_quotes:
             return self._marks.mid(slice_.column)
-        return self._marks.last(slice_.column)
+        return self._marks.last(slice_.price_column)
 
     def price_ratio(self, s: Slice) -> float:
         """d(parity price) / d(price): what turns a delta with respect to the one into the other's; 1 without parity."""
@@ -241,7 +238,7 @@ class Valuation:
     def spot_ts(self, underlying: str) -> Nanos:
         """When that price was received, -1 before the first."""
         slice_ = self.slice(underlying)
-        if slice_.source == "quotes" and slice_.price_column == slice_.column:
+        if slice_.from_quotes:
             return self._marks.quote_ts(slice_.column)
         return self._marks.last_ts(slice_.price_column)
 
@@ -341,10 +338,11 @@ class Valuation:
         rate, epoch = s.rate, s.epoch
         parity = s.price_column != s.column
         dividend = s.rate if s.on_future else s.dividend  # carry 0 and the discount factor in the delta: Black-76
-        packed = legs.packed
 
         def net(spot: float, now: Nanos) -> tuple[float, float]:
-            return kernel(spot, now - epoch, packed(), rate, dividend)
+            if legs.packed_version != s.vol_version:
+                legs.pack()
+            return kernel(spot, now - epoch, legs.packed, rate, dividend)
 
         def net_of_parity(spot: float, now: Nanos) -> tuple[float, float]:
             delta, gamma = net(spot, now)
