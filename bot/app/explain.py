@@ -25,6 +25,7 @@ from bot.app.runs import CONFIG, INSTRUMENTS, JOURNAL, StoredRun
 from bot.app.wiring import Run
 from bot.core.errors import ConfigError, EvenkeelError, NotDelivered
 from bot.core.ports import Band, BandInput, Hedge, HedgePolicy
+from bot.core.quiet import FOREVER
 from bot.domain.book import trade_value
 from bot.domain.instruments import Instrument, OptionContract, Perpetual
 from bot.domain.orders import Fill, Order, QuoteRef
@@ -477,20 +478,14 @@ def explain_at(stored: StoredRun, ts: Nanos, *, account: str = MAIN, env: Mappin
     env = os.environ if env is None else env
     header = JournalReader(stored.folder / JOURNAL).header
     config, config_row = _config_of(stored, header, env)
-    run = wiring.assemble(config, journal=None, run_id=header.run_id)
+    run, recorder = _assemble(config, header)
     chosen = _account_of(run, account)
-    _refuse_unrepeatable(run)
-    recorder = Recorder(header)
-    run.loop.journal = recorder
     watched = [_watch(slot) for slot in chosen.slots]
     reached = asyncio.run(risk.replay_to(run.loop, run.feeds, iter((ts,))))
-    end = config.session.end
-    if reached is not None and reached < ts and (end is None or ts >= end):
-        run.loop.finish()
-    window = ts if run.loop.done or reached is None else min(reached, ts)
-    replayed = [step for step in recorder.steps if step.ts <= window]
+    replayed = _finished(run, recorder, ts, header) if reached.feed_ended else recorder.steps
+    replayed = [step for step in replayed if step.ts <= ts]
     steps = list(stored.steps())
-    proof = compare([step for step in steps if step.ts <= window], replayed)
+    proof = compare([step for step in steps if step.ts <= ts], replayed)
     history = History(account)
     for step in replayed:
         for fact in step.facts:
@@ -505,7 +500,7 @@ def explain_at(stored: StoredRun, ts: Nanos, *, account: str = MAIN, env: Mappin
         "proof": proof,
         "config": config_row,
         "data": _data_row(stored, run),
-        "session": _session_row(run, ts, reached),
+        "session": _session_row(run, reached),
         "positions": {key: float(q) for key, q in sorted(history.positions.items())},
         "working": history.working_rows(),
         "limits": _standing_limits(config, chosen),
@@ -517,9 +512,35 @@ def explain_at(stored: StoredRun, ts: Nanos, *, account: str = MAIN, env: Mappin
         "underlyings": [
             row
             for slot, policy in zip(chosen.slots, watched, strict=True)
-            for row in _slot_rows(run, chosen, slot, policy, history, min(ts, window))
+            for row in _slot_rows(run, chosen, slot, policy, history, ts)
         ],
     }
+
+
+def _assemble(config: configs.Config, header: Header) -> tuple[Run, Recorder]:
+    """A fresh run of a config whose journal is kept to be compared."""
+    run = wiring.assemble(config, journal=None, run_id=header.run_id)
+    _refuse_unrepeatable(run)
+    recorder = Recorder(header)
+    run.loop.journal = recorder
+    return run, recorder
+
+
+def _finished(run: Run, recorder: Recorder, ts: Nanos, header: Header) -> list[Step]:
+    """The steps of a run whose feeds ended by `ts`; the run itself is left as it stood at `ts`.
+
+    A loop told that its feeds ended runs on to the session's end, so before that end another one is told.
+    """
+    end = run.config.session.end
+    if end is None or ts >= end:
+        run.loop.finish()
+        return recorder.steps
+    run.loop.close_open_instant()
+    run.loop.run_timers(ts)
+    other, record = _assemble(run.config, header)
+    asyncio.run(risk.replay_to(other.loop, other.feeds, iter((FOREVER,))))
+    other.loop.finish()
+    return record.steps
 
 
 def _config_of(stored: StoredRun, header: Header, env: Mapping[str, str]) -> tuple[configs.Config, Row]:
@@ -623,22 +644,24 @@ def _stamp(step: Step | None) -> str:
 
 
 def _data_row(stored: StoredRun, run: Run) -> Row:
-    """Whether the files read now are those read then, by digest."""
-    then: Mapping[str, str] = stored.result().get("feed", {}).get("files", {})
+    """Whether the files read now are those read then, by file name and digest: the folder may have moved."""
+    then: dict[str, set[str]] = {}
+    for name, digest in stored.result().get("feed", {}).get("files", {}).items():
+        then.setdefault(Path(name).name, set()).add(digest)
     now = {f"{feed.name}/{name}": digest for feed in run.feeds for name, digest in feed.report().files.items()}
-    changed = sorted(name for name, digest in now.items() if then.get(name) != digest)
+    changed = sorted(name for name, digest in now.items() if digest not in then.get(Path(name).name, set()))
     return {"files": len(now), "changed": changed}
 
 
-def _session_row(run: Run, ts: Nanos, reached: Nanos | None) -> Row:
+def _session_row(run: Run, reached: risk.Reached) -> Row:
     loop = run.loop
     state = "running"
     if loop.started_at is None:
         state = f"not begun: {loop.not_ready or 'it begins at ' + iso(loop.settings.start)}"
     elif loop.ended_at is not None:
         state = f"ended at {iso(loop.ended_at)}"
-    elif reached is None or reached < ts:
-        state = f"running, though the feed ended at {iso(reached or 0)}"
+    elif reached.feed_ended and reached.ts is not None:
+        state = f"running, though the feed ended at {iso(reached.ts)}"
     return {
         "state": state,
         "started": None if loop.started_at is None else iso(loop.started_at),

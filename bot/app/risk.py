@@ -248,7 +248,8 @@ def stage(config: configs.Config, *, at: Nanos | None = None, add: Sequence[str]
         raise NotDelivered(
             f"{config.path.name}: risk replays recorded feeds; of a live one ({live}) it is not delivered yet"
         )
-    reached = asyncio.run(replay_to(loop, feeds, _stops(loop, at)))
+    reached, _ = asyncio.run(replay_to(loop, feeds, _stops(loop, at)))
+    loop.close_open_instant()
     if reached is None:
         raise DataError(f"{config.path.name}: the feeds ended with no data at all")
     notes = _replay_notes(loop, reached, at)
@@ -365,11 +366,18 @@ def _stops(loop: Loop, at: Nanos | None) -> Iterator[Nanos]:
         attempt += loop.settings.report_grid
 
 
-async def replay_to(loop: Loop, feeds: Sequence[Feed], stops: Iterator[Nanos]) -> Nanos | None:
-    """The last instant reached: the feeds' events are taken up to each stop in turn, each with what falls due by then.
+class Reached(NamedTuple):
+    """Where a replay came to: its last instant (None without any data), and whether the feeds ended before a stop did."""
 
-    A stop's own rows come before its timers, as in any run. When the feeds end first, the instant of their last row; None
-    when there was none.
+    ts: Nanos | None
+    feed_ended: bool
+
+
+async def replay_to(loop: Loop, feeds: Sequence[Feed], stops: Iterator[Nanos]) -> Reached:
+    """Where the replay came to: the feeds' events are taken up to each stop in turn, each with what falls due by then.
+
+    A stop's own rows come before its timers, as in any run. When the feeds end first the last instant is left open: the
+    caller closes or finishes the loop, as a run would.
     """
     stop = next(stops, None)
     async with AsyncExitStack() as stack:
@@ -384,11 +392,8 @@ async def replay_to(loop: Loop, feeds: Sequence[Feed], stops: Iterator[Nanos]) -
                 if rest is not None:
                     reached, stop = stop, settle(loop, stop, stops)
                     if stop is None:
-                        return reached
-    if not loop.now:
-        return None
-    loop.close_open_instant()
-    return loop.now
+                        return Reached(reached, feed_ended=False)
+    return Reached(loop.now or None, feed_ended=True)
 
 
 def settle(loop: Loop, stop: Nanos, stops: Iterator[Nanos]) -> Nanos | None:
@@ -1024,6 +1029,7 @@ def _reasons(document: Row) -> list[str]:
 
 __all__ = [
     "Addition",
+    "Reached",
     "Scenario",
     "Scene",
     "expiries_ahead",

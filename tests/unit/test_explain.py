@@ -265,6 +265,18 @@ def test_before_and_after_the_session_the_reason_is_the_session(run: StoredRun) 
     assert explain.render(after)
 
 
+def test_a_feed_that_ends_before_the_session_is_proved_up_to_and_past_its_end(tmp_path: Path) -> None:
+    """With its feed gone the run goes on by its timers; each instant of that is proved and the feed's end is told."""
+    early = CONFIG.replace('step = "10s"', 'step = "10s"\nend = "2025-03-03T14:40:00Z"')
+    run = make(tmp_path, early)
+    for minutes in (10, 12, 20, 30):
+        d = explain.explain_at(run, START + minutes * NS_PER_MINUTE, account="every_5m", env={})
+        assert d["proof"]["status"] == "proved", (minutes, d["proof"])
+    d = explain.explain_at(run, START + 12 * NS_PER_MINUTE, account="every_5m", env={})
+    assert "the feed ended at 2025-03-03T14:40:00Z" in d["session"]["state"]
+    assert d["underlyings"][0]["quotes"]["SIM:XYZ"]["quote"]["age_seconds"] == 120.0
+
+
 def test_asking_twice_gives_the_same_answer(run: StoredRun) -> None:
     """An explanation changes nothing it looks at."""
     ts = START + 3 * NS_PER_MINUTE
