@@ -323,7 +323,7 @@ def bars(
     name: str, panels: Sequence[tuple[str, int, Sequence[tuple[str, float | None]]]], *, unit: str, label: str
 ) -> str:
     """The SVG of horizontal bars in small multiples: one panel of (term, value) an account, each on its own scale."""
-    across = min(len(panels), 3)
+    across = len(panels) if len(panels) < 4 else 2 if len(panels) == 4 else 3
     down = -(-len(panels) // across)
     terms = max(len(rows) for _, _, rows in panels)
     with _drawing() as new:

@@ -1,4 +1,7 @@
-"""A chart is a finding with its plot: P&L, hedging, attribution and cost of a run; law: the title is computed, never assumed."""
+"""A chart is a finding with its plot; law: the title is computed from the run, never assumed.
+
+Here are the sections that are drawn: P&L, hedging, attribution and cost.
+"""
 
 from __future__ import annotations
 
@@ -400,8 +403,8 @@ def attribution_section(m: Material) -> Markup:
     by_account = chart(
         _attribution_title(m),
         plots.bars("attribution", panels, unit=m.currency, label="Attribution of P&L by Greek for each account"),
-        caption="Each account on its own scale. Delta holds the hedge's own P&L; the residual is what no term explains, shown as "
-        "it is and never spread over the others.",
+        caption="Each account on its own scale. Delta holds the hedge's own P&L; the residual is what no term explains, shown "
+        "as it is and never spread over the others.",
     )
     return section("attribution", "Where the P&L came from", by_account, _per_hedge(m), _gamma_rent(m), _days(m))
 
@@ -419,10 +422,9 @@ def _attribution_title(m: Material) -> str:
 
 def _per_hedge(m: Material) -> Markup:
     """What was earned between each hedge and the next."""
-    cuts = _hedge_samples(m)
-    if len(cuts) < 2:
+    cuts, steps = terms_between_hedges(m)
+    if not steps:
         return Markup()
-    steps = _terms_between(m, cuts)
     at = m.instants
     grouped = max(1, -(-(len(cuts) - 1) // MOST_BARS))
     starts = np.arange(0, len(cuts) - 1, grouped)
@@ -433,7 +435,7 @@ def _per_hedge(m: Material) -> Markup:
     labels = [_short(int(at[cuts[i]]), m.axis) for i in starts.tolist()]
     total = np.sum([steps[t] for t in TERMS], axis=0)
     paid = int(np.count_nonzero(steps["gamma"] + steps["theta"] > 0))
-    title = f"Gamma paid for theta between {paid:,} of {len(total):,} hedges and the next"
+    title = f"Gamma paid for theta in {paid:,} of {len(total):,} stretches between hedges"
     caption = "One bar from each hedge to the next" if grouped == 1 else f"One bar for {grouped} hedges"
     caption += "; the diamond is their sum. Cost is that of the hedge which ends the stretch."
     legend = legend_of([*(swatch(i, name, chip=True) for i, (name, _) in enumerate(parts)), tag("span", "◆ sum")])
@@ -447,6 +449,12 @@ def _per_hedge(m: Material) -> Markup:
     ]
     listed = tag("details", tag("summary", f"All {len(rows):,} stretches in figures"), table(columns, rows))
     return join([chart(title, svg, caption=caption, legend=legend), listed])
+
+
+def terms_between_hedges(m: Material) -> tuple[list[int], dict[str, Floats]]:
+    """The samples that bound the stretches between hedges, and each term of each stretch; no terms without a hedge."""
+    cuts = _hedge_samples(m)
+    return cuts, _terms_between(m, cuts) if len(cuts) > 1 else {}
 
 
 def _hedge_samples(m: Material) -> list[int]:
@@ -514,6 +522,7 @@ def _gamma_rent(m: Material) -> Markup:
 
 
 def _days(m: Material) -> Markup:
+    """P&L of the nights apart from the sessions, of what was carried apart from new trades, and the marks behind it."""
     days: Sequence[Doc] = m.doc.get("days", [])
     if not days:
         return Markup()
@@ -529,11 +538,38 @@ def _days(m: Material) -> Markup:
             if part == "session" or any(values.get(term) for term in shown):
                 rows.append([str(day.get("day", "")), part, *(money(values.get(term)) for term in shown)])
     night, session = sums["overnight"]["total"], sums["session"]["total"]
-    title = f"The nights made {money(night)}, the sessions {money(session)}"
-    if len(days) > 1 or night:
-        for part in ("overnight", "session"):
-            rows.insert(0 if part == "overnight" else 1, ["all days", part, *(money(sums[part][t]) for t in shown)])
-    return join([tag("h3", title), table(columns, rows)])
+    if len(days) > 1:
+        both = [["all days", part, *(money(found[term]) for term in shown)] for part, found in sums.items()]
+        rows = [*both, *rows]
+    title = f"Dynamic hedging made {money(night)} overnight and {money(session)} in session"
+    return join([tag("h3", title), table(columns, rows), _carried(days), _marks_table(days)])
+
+
+def _carried(days: Sequence[Doc]) -> Markup:
+    if not any("carried" in day for day in days):
+        return Markup()
+    columns = [Column("day", "l"), Column("carried"), Column("new trades")]
+    rows = [[str(day.get("day", "")), money(day.get("carried")), money(day.get("new_trades"))] for day in days]
+    note = "Carried is what the holdings of the prior close made; new trades is what trading since then added, costs included."
+    return join([tag("h3", "Carried positions and new trades"), table(columns, rows), tag("p", note, cls="note")])
+
+
+def _marks_table(days: Sequence[Doc]) -> Markup:
+    rows = [
+        [
+            str(day.get("day", "")),
+            key,
+            price(marks.get("prior_close")),
+            price(marks.get("open")),
+            price(marks.get("last")),
+        ]
+        for day in days
+        for key, marks in day.get("marks", {}).items()
+    ]
+    if not rows:
+        return Markup()
+    columns = [Column("day", "l"), Column("instrument", "i"), Column("prior close"), Column("open"), Column("last")]
+    return tag("details", tag("summary", f"Marks at prior close, open and last ({len(rows):,})"), table(columns, rows))
 
 
 # --------------------------------------------------------------------------- cost
@@ -609,8 +645,8 @@ def _slippage(m: Material) -> Markup:
     if not rows:
         return Markup()
     note = (
-        "Slippage against the middle seen at the decision: what it moved before the order arrived (delay; negative when it moved "
-        "our way), half the quoted spread, and what our size added. Delay is inside the hedge's P&L, not a further cost."
+        "Slippage against the middle seen at the decision: what it moved before the order arrived (delay; negative when it "
+        "moved our way), half the quoted spread, and what our size added. Delay is inside the hedge's P&L, not a further cost."
     )
     return join(
         [tag("h3", "Slippage against the middle at the decision"), table(columns, rows), tag("p", note, cls="note")]

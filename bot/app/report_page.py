@@ -288,8 +288,8 @@ def comparison_section(m: Material) -> Markup:
     intervals = m.book().get("effectiveness_intervals")
     note = (
         f"Total = options + hedge - costs + financing. Risk figures are of {plain(intervals)} intervals of "
-        f"{session.get('effectiveness_interval', DASH)}; effectiveness is 1 - var(options + hedge) / var(options) at mid, costs "
-        "apart. ● marks the best of a row; accounts without a hedge do not compete where they would win by doing nothing."
+        f"{session.get('effectiveness_interval', DASH)}; effectiveness is 1 - var(options + hedge) / var(options) at mid, "
+        "costs apart. ● marks the best of a row; accounts without a hedge do not compete where they would win by doing nothing."
     )
     if dashes:
         note += f" {DASH} is not known: too few intervals, or nothing moved."
@@ -416,8 +416,8 @@ def decisions_section(m: Material) -> Markup:
     rows = [_hedge_row(m, hedge) for hedge in filled]
     note = join(
         [
-            f"{len(filled):,} of {len(m.hedges):,} orders filled. Cost is the distance to mid times size, and commission. Quote "
-            "age is how long the quote had stood when it filled us.",
+            f"{len(filled):,} of {len(m.hedges):,} orders filled. Cost is the distance to mid times size, and commission. "
+            "Quote age is how long the quote had stood when it filled us.",
             tag("code", "evenkeel explain"),
             "says everything an order was decided on.",
         ],
@@ -473,7 +473,8 @@ def _cost_of(m: Material, fill: Fill) -> Decimal:
 def data_section(m: Material) -> Markup:
     """What the run was fed, what was refused, and what the simulator takes for granted."""
     feed = m.doc.get("feed", {})
-    read = f"{feed.get('quotes', 0):,} quotes and {feed.get('trades', 0):,} prints; {feed.get('tape_rows', 0):,} rows on the tape."
+    rows_read = f"{feed.get('quotes', 0):,} quotes and {feed.get('trades', 0):,} prints"
+    read = f"{rows_read}; {feed.get('tape_rows', 0):,} rows on the tape."
     parts: list[str] = [tag("p", read)]
     for title, counts in (("Rows refused", feed.get("refused")), ("Rows repaired", feed.get("repaired"))):
         if counts:
