@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Literal
 
 from bot.core.events import Alarm, Evidence, Target, TargetLine
-from bot.core.ports import BandInput, Hedge, HedgePolicy, StrategyView
+from bot.core.ports import BandInput, Glances, Hedge, HedgePolicy, StrategyView
 from bot.core.quiet import UNTIL_TIMER, QuietBox
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
@@ -73,6 +73,7 @@ class DeltaHedger:
         self.hedges = list(hedges)
         self.fallback = fallback
         self._interval: Nanos | None = getattr(policy, "interval", None)
+        self._stays = policy.stays if isinstance(policy, Glances) else None
         self._needs_ticks: bool = getattr(policy, "needs_ticks", True)
         self._states: list[_State] = []
         self._started: Nanos = 0
@@ -162,6 +163,8 @@ class DeltaHedger:
         else:
             per_contract = self._per_contract(view, state, price)
             want = self._want(state, delta, held, per_contract)
+        if self._stays is not None and self._stays(want, held, per_contract):
+            return None
         # Positions, not names: this runs at every quote, and names cost as much again.
         x = BandInput(
             view.now,

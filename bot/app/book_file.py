@@ -177,7 +177,7 @@ class _Faults:
         raise BookError("\n".join(listed))
 
 
-class _Stop(Exception):  # noqa: N818 - not a fault of its own: a cell's fault was noted and the row is given up
+class _Stop(Exception):
     """A row is given up; its fault is noted."""
 
 

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from bot.app.wiring import Run
 from bot.core.errors import TooManyRefused
 from bot.core.events import Control, FeedEvent, Reference, VenueEvent
-from bot.core.ports import Broker, Clock, InLoopBroker
+from bot.core.ports import Broker, Clock
 from bot.domain.market import QuoteBatch, TradeBatch
 from bot.domain.units import Nanos
 from bot.engine.account import Account

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import structlog
@@ -83,63 +83,38 @@ def attend(run: Run) -> None:
         log.info("session_started", ts=iso(run.loop.now), account=fact.account)
 
     def order(fact: Ordered) -> None:
-        o = fact.order
-        log.info(
-            "order",
-            ts=iso(o.ts),
-            account=fact.account,
-            id=o.id,
-            instrument=o.instrument,
-            quantity=str(o.quantity),
-            why=o.reason,
-        )
+        asked = {"id": fact.order.id, "instrument": fact.order.instrument, "quantity": str(fact.order.quantity)}
+        log.info("order", ts=iso(fact.order.ts), account=fact.account, why=fact.order.reason, **asked)
 
     def fill(fact: Executed) -> None:
-        f = fact.fill
-        log.info(
-            "fill",
-            ts=iso(f.ts),
-            account=fact.account,
-            id=f.id,
-            instrument=f.instrument,
-            quantity=str(f.quantity),
-            price=str(f.price),
-        )
+        done = {"id": fact.fill.id, "instrument": fact.fill.instrument, "quantity": str(fact.fill.quantity)}
+        log.info("fill", ts=iso(fact.fill.ts), account=fact.account, price=str(fact.fill.price), **done)
 
     def refused(fact: Refused) -> None:
-        log.warning(
-            "refused", ts=iso(fact.refusal.ts), account=fact.account, code=fact.refusal.code, text=fact.refusal.text
-        )
+        why = {"code": fact.refusal.code, "text": fact.refusal.text}
+        log.warning("refused", ts=iso(fact.refusal.ts), account=fact.account, **why)
 
     def alarm(fact: Alarmed) -> None:
-        log.warning(
-            "alarm", ts=iso(fact.alarm.ts), code=fact.alarm.code, text=fact.alarm.text, action=fact.alarm.action
-        )
+        seen = {"code": fact.alarm.code, "text": fact.alarm.text, "action": fact.alarm.action}
+        log.warning("alarm", ts=iso(fact.alarm.ts), **seen)
 
     def option_ended(fact: Ended) -> None:
-        e = fact.event
-        log.info(
-            "option_ended",
-            ts=iso(e.ts_recv),
-            account=fact.account,
-            what=e.what,
-            instrument=e.instrument,
-            quantity=str(e.quantity),
-        )
+        what = {"what": fact.event.what, "instrument": fact.event.instrument, "quantity": str(fact.event.quantity)}
+        log.info("option_ended", ts=iso(fact.event.ts_recv), account=fact.account, **what)
 
     def session_closed(fact: Closed) -> None:
         log.info("session_closed", ts=iso(run.loop.now), account=fact.account)
 
-    handlers = {
-        Started: session_started,
-        Ordered: order,
-        Executed: fill,
-        Refused: refused,
-        Alarmed: alarm,
-        Ended: option_ended,
-        Closed: session_closed,
-    }
-    for kind, handler in handlers.items():
+    handlers: list[tuple[type, Callable[[Any], None]]] = [
+        (Started, session_started),
+        (Ordered, order),
+        (Executed, fill),
+        (Refused, refused),
+        (Alarmed, alarm),
+        (Ended, option_ended),
+        (Closed, session_closed),
+    ]
+    for kind, handler in handlers:
         run.loop.bus.subscribe(kind, handler, serves="log")
 
 

@@ -61,7 +61,7 @@ class Bus:
                 for serves, handler in self._handlers.get(type(current), ()):
                     try:
                         handler(current)
-                    except Exception as fault:  # the rule decides: halt, freeze the book, or disable the shadow
+                    except Exception as fault:  # noqa: BLE001  the rule decides: halt, freeze the book, or disable the shadow
                         self._on_fault(serves, fault)
         finally:
             self._draining = False

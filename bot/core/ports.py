@@ -219,6 +219,14 @@ class HedgePolicy(Protocol):
     def band(self, x: BandInput) -> Band: ...
 
 
+@runtime_checkable
+class Glances(Protocol):
+    """Optional for a policy: a look so cheap that it can be taken at every quote, before a `BandInput` is made."""
+
+    def stays(self, want: float, held: float, per_contract: float) -> bool:
+        """True only when `band` would hold `held` inside; False says nothing."""
+
+
 class UnderlyingRisk(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The options of a book on one underlying, in underlying units: what a hedger needs, or why it cannot be known."""
 

@@ -1,4 +1,4 @@
-"""An order is our intent, a fill our execution; law: ids are ours, quantities are signed and not zero, moves of state are a table."""
+"""An order is our intent, a fill our execution; law: ids are ours, quantities are signed and not zero, moves are a table."""
 
 from __future__ import annotations
 

@@ -486,8 +486,10 @@ class View:
         valuation = self._account.valuation
         if self._can_be_stale and valuation.is_stale(underlying, self.now):
             return NAN, NAN
+        if not self._linear:
+            return legs.net(valuation.spot(underlying), self.now)
         delta, gamma = legs.net(valuation.spot(underlying), self.now)
-        return delta + self._linear[underlying], gamma
+        return delta + self._linear.get(underlying, 0.0), gamma
 
     def risk(self, underlying: str) -> UnderlyingRisk:
         """The same with everything a decision record needs."""
@@ -557,6 +559,7 @@ class View:
     def _repack(self) -> None:
         self._legs.clear()
         self._exposure.clear()
+        self._linear.clear()
         self._version = self._account.ledger.version
         self._orders_seen = self._account.order_version
 
@@ -580,7 +583,8 @@ class View:
                 and self._account.underlying_of(instrument) == underlying
             ):
                 linear += float(quantity * instrument.multiplier)
-        self._linear[underlying] = linear
+        if linear:
+            self._linear[underlying] = linear
         legs = self._legs[underlying] = self._account.valuation.legs(underlying, held)
         return legs
 

@@ -26,9 +26,14 @@ class DeltaBand:
             raise ValueError(f"delta_band: to: expected 'edge' or 'centre', found {to!r}")
         self.half_width = float(half_width)
         self.to = to
+        self._sure = self.half_width * (1.0 - 1e-9)
         self.name = f"delta band {half_width:g} to {to}"
 
     def band(self, x: BandInput) -> Band:
         """want -+ half width in hedge contracts. Shape: as `x.want`."""
         h = self.half_width / abs(x.per_contract)
         return Band(x.want - h, x.want + h, x.want if self.to == "centre" else None)
+
+    def stays(self, want: float, held: float, per_contract: float) -> bool:
+        """True when |net delta| is inside the half width by more than rounding could take away."""
+        return -self._sure < (want - held) * per_contract < self._sure
