@@ -256,7 +256,7 @@ class DeltaHedger:
             underlying=state.hedge.underlying,
             spot=_known(risk.spot),
             quote=_quote(view, state.column),
-            vols=risk.vols,
+            vols={key: _known(vol) for key, vol in risk.vols.items()},
             vol_age=None if risk.vol_ts < 0 else view.now - risk.vol_ts,
             delta=_known(greeks.delta),
             gamma=_known(greeks.gamma),

@@ -117,9 +117,10 @@ async def drive(
     clock = clock if clock is not None else WallClock()
     voices = Voices(run.accounts)
     async with AsyncExitStack() as stack:
-        stack.enter_context(run.journal)
         for feed in run.feeds:
             await stack.enter_async_context(feed)
+        run.journal.cite({feed.name: dict(feed.report().files) for feed in run.feeds})
+        stack.enter_context(run.journal)
         await voices.open(stack)
         if run.recorded:
             await _replay(run, Pace(speed, clock), voices, progress, stop)

@@ -200,6 +200,10 @@ class JournalWriter:
         self.facts_digest = hashlib.sha256()
         self.seq = 0
 
+    def cite(self, feeds: dict[str, dict[str, str]]) -> None:
+        """Name the inputs by digest in the header; before the journal is entered."""
+        self._header = msgspec.structs.replace(self._header, feeds=feeds)
+
     def __enter__(self) -> JournalWriter:
         if self._path is not None:
             self._file = self._path.open("xb")
