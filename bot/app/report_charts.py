@@ -254,7 +254,10 @@ def _delta_chart(m: Material, number: int, track: HedgeTrack) -> Markup:
         )
     )
     needed = "what the options need" if track.net is not None else "the middle of the last decision's band"
-    legend = [swatch(0, "held, and what it leaves"), swatch(1, needed, plain_line=True)]
+    legend = [
+        swatch(0, "held" if track.net is None else "held, and what it leaves"),
+        swatch(1, needed, plain_line=True),
+    ]
     if wide:
         legend.append(tag("span", tag("span", cls="chip", style="background: var(--band); opacity: .4"), "band"))
     caption = "From the opening hedge to the close. " + (
@@ -369,10 +372,12 @@ def _price_title(underlying: str, spot: Floats, bought: Sequence[Fill], sold: Se
     known = spot[np.isfinite(spot)]
     if not len(known):
         return f"{underlying} had no price"
-    change = known[-1] / known[0] - 1.0 if known[0] else 0.0
-    way = "rose" if change > 0 else "fell" if change < 0 else "ended where it began"
-    moved = f"{underlying} {way}" + (f" {share(abs(change), 2)}" if change else "")
-    moved += f", from {price(float(known[0]))} to {price(float(known[-1]))}"
+    first, last = float(known[0]), float(known[-1])
+    if first == last:
+        moved = f"{underlying} ended where it began, at {price(last)}"
+    else:
+        size = f" {share(abs(last / first - 1.0), 2)}" if first else ""
+        moved = f"{underlying} {'rose' if last > first else 'fell'}{size}, from {price(first)} to {price(last)}"
     if not bought and not sold:
         return f"{moved}; no hedge was traded"
 
