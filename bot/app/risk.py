@@ -349,7 +349,6 @@ def _idle_account(config: configs.Config, universe: Universe, marks: Marks, valu
         broker=broker,
         strategies=[],
         base_currency=config.session.base_currency,
-        home_book=config.book.name,
     )
 
 

@@ -6,7 +6,6 @@ takes the place of the one before; what a fault leaves behind is removed.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import json
@@ -108,11 +107,6 @@ def execute(
         if folder is not None:
             _write_views(folder, run, document)
     return run, document, None if folder is None else config.storage.runs / run_id
-
-
-async def execute_async(run: Run, *, speed: float | None = None, clock: Clock | None = None) -> None:
-    """Drive an assembled run inside an event loop that is already running."""
-    await daemon.drive(run, speed=speed, clock=clock, stop=asyncio.Event())
 
 
 PLACES: Final = (Path("runs"), Path("config/runs"))

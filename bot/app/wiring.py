@@ -441,7 +441,6 @@ def make_accounts(
             strategies=[make_strategy(entry, config, policy) for entry in config.strategies],
             checks=checks,
             base_currency=config.session.base_currency,
-            home_book=config.book.name,
             sessions=sessions,
         )
         account.ledger.set_opening_apart(config.broker.opening_ticket_apart)

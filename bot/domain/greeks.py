@@ -41,11 +41,3 @@ class Greeks(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def vega_per_point(self) -> float:
         """Vega per vol point, vega / 100."""
         return self.vega / 100.0
-
-    def cash_delta(self, spot: float) -> float:
-        """delta x spot: the money equivalent of the delta."""
-        return self.delta * spot
-
-    def gamma_per_percent(self, spot: float) -> float:
-        """Change of cash delta for a 1% move: gamma spot^2 / 100."""
-        return self.gamma * spot * spot / 100.0

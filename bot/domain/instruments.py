@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -186,15 +186,6 @@ def round_to_lot(quantity: float | Decimal, lot: Decimal | None, *, toward_zero:
         return exact
     lots = (abs(exact) / lot).to_integral_value(ROUND_FLOOR if toward_zero else ROUND_HALF_UP)
     return lots * lot if exact >= 0 else -(lots * lot)
-
-
-def round_to_tick(price: float | Decimal, tick: Decimal | None, *, side: int = 0) -> Decimal:
-    """The price on its tick: nearest (half-up), up for side > 0, down for side < 0."""
-    exact = price if isinstance(price, Decimal) else Decimal(repr(float(price)))
-    if tick is None:
-        return exact
-    mode = ROUND_HALF_UP if side == 0 else ROUND_CEILING if side > 0 else ROUND_FLOOR
-    return (exact / tick).to_integral_value(mode) * tick
 
 
 def price_move_value(instrument: Instrument, quantity: Decimal, start: Decimal, end: Decimal) -> Decimal:

@@ -15,11 +15,6 @@ from numpy.typing import NDArray
 
 from bot.domain.units import Nanos
 
-I32 = np.int32
-I64 = np.int64
-F32 = np.float32
-F64 = np.float64
-
 
 class Quote(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="quote", tag_field="type"):
     """The top of one book. None on a side means that side is withdrawn; size None means the venue does not say."""

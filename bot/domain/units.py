@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Final, TypeAlias
 
 Nanos: TypeAlias = int
@@ -27,8 +27,6 @@ NS_PER_MINUTE: Final = 60 * NS_PER_SECOND
 NS_PER_DAY: Final = 86_400 * NS_PER_SECOND
 NS_PER_YEAR: Final = 365 * NS_PER_DAY
 DAYS_PER_YEAR: Final = 365.0
-
-CENT: Final = Decimal("0.01")
 
 _INSTANT = re.compile(r"^(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9}))?(Z|[+-]\d{2}:?\d{2})$")
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)\s*(ns|us|ms|s|m|min|h|d)$")
@@ -126,8 +124,3 @@ def decimal_of(value: float) -> Decimal:
     Decimal('0.1')
     """
     return Decimal(repr(value))
-
-
-def to_cents(amount: Decimal) -> Decimal:
-    """The amount rounded half-up to the cent, away from zero on a tie."""
-    return amount.quantize(CENT, rounding=ROUND_HALF_UP)

@@ -116,7 +116,6 @@ class Account:
         strategies: Sequence[Strategy],
         checks: Sequence[tuple[str, limits.Limit]] = (),
         base_currency: str = "USD",
-        home_book: str = "main",
         sessions: Mapping[str, Sessions] | None = None,
     ) -> None:
         self.name = name
@@ -128,7 +127,6 @@ class Account:
         self.in_loop: InLoopBroker | None = broker if isinstance(broker, InLoopBroker) else None
         self.ledger = Ledger(name, universe, base_currency)
         self.checks = list(checks)
-        self.home_book = home_book
         self.orders: dict[str, OrderState] = {}
         self.open_ids: dict[str, None] = {}
         self.targets: dict[tuple[str, str], Decimal] = {}

@@ -19,6 +19,18 @@ from bot.domain.units import Nanos
 NAN = math.nan
 
 
+def carry_forward(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """NaN replaced by the last number before it. Shape: (n,).
+
+    >>> carry_forward(np.array([1.0, np.nan, 3.0])).tolist()
+    [1.0, 1.0, 3.0]
+    """
+    if not len(values):
+        return values
+    row = np.where(np.isnan(values), 0, np.arange(len(values)))
+    return np.asarray(values[np.maximum.accumulate(row)])
+
+
 class Marks:
     """The market's latest state by column number. Implements `MarketView`."""
 

@@ -20,7 +20,7 @@ from bot.domain.instruments import Instrument, OptionContract, Universe, settlem
 from bot.domain.units import Nanos
 from bot.engine.account import Account
 from bot.engine.ledger import Converter, category_of
-from bot.engine.marks import Marks
+from bot.engine.marks import Marks, carry_forward
 from bot.engine.valuation import Slice, Valuation
 
 Floats = NDArray[np.float64]
@@ -184,12 +184,9 @@ class Sampler:
         if self._valuation.settings.marks_at == "mid":
             return carry_forward(mids)
         s = self._valuation.slice(item.underlying)
-        spot = self._valuation_spot(item.underlying, instants)
+        spot = self.spot_path(item.underlying)
         units = self._valuation.units(s, spot[:, None], instants[:, None], vols[item.underlying])
         return np.asarray(units.price[:, s.rows[item.id]])
-
-    def _valuation_spot(self, underlying: str, instants: NDArray[np.int64]) -> Floats:
-        return self.spot_path(underlying)
 
     def spot_path(self, underlying: str) -> Floats:
         """The price options on an underlying are valued at, at every sample, carried. Shape: (samples,)."""
@@ -241,18 +238,6 @@ def float_value(item: Instrument, quantity: float, price: Floats) -> Floats:
     if one < 0:  # an inverse contract: -q m / price
         return np.asarray(-quantity * float(item.multiplier) / price)
     return np.asarray(quantity * float(item.multiplier) * price)
-
-
-def carry_forward(values: Floats) -> Floats:
-    """NaN replaced by the last number before it.
-
-    >>> carry_forward(np.array([1.0, np.nan, 3.0])).tolist()
-    [1.0, 1.0, 3.0]
-    """
-    if not len(values):
-        return values
-    index = np.where(np.isnan(values), 0, np.arange(len(values)))
-    return np.asarray(values[np.maximum.accumulate(index)])
 
 
 def _rate(rate: Decimal | None) -> float:

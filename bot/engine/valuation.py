@@ -19,7 +19,7 @@ from bot.core.errors import ConfigError
 from bot.domain.greeks import Greeks
 from bot.domain.instruments import Future, OptionContract, Perpetual, Universe
 from bot.domain.units import NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of, span
-from bot.engine.marks import NAN, Marks
+from bot.engine.marks import NAN, Marks, carry_forward
 from bot.pricing import black, implied
 from bot.pricing.status import Status
 
@@ -467,8 +467,8 @@ class Valuation:
         if valued and self.slice(instrument).price_column != self.slice(instrument).column:
             source = "trades"
         first, second = (mids, lasts) if source == "quotes" else (lasts, mids)
-        carried = _carried(first)
-        return np.where(np.isnan(carried), _carried(second), carried)
+        carried = carry_forward(first)
+        return np.where(np.isnan(carried), carry_forward(second), carried)
 
     def oldest_vol(self, legs: Legs, now: Nanos) -> tuple[float, Nanos]:
         """The weight-largest leg's vol and the oldest vol instant among the legs."""
@@ -483,11 +483,6 @@ class Valuation:
         if not len(legs):
             return NAN
         return float((legs.slice.expiry[int(legs.row[int(np.argmax(np.abs(legs.weight)))])] - now) / NS_PER_YEAR)
-
-
-def _carried(values: Floats) -> Floats:
-    index = np.maximum.accumulate(np.where(np.isnan(values), 0, np.arange(len(values)))) if len(values) else values
-    return np.asarray(values[index.astype(np.int64)])
 
 
 def _table_at(table: DeltaTable, spot: Floats) -> tuple[Floats, Floats, Floats]:
