@@ -28,6 +28,8 @@ NS_PER_DAY: Final = 86_400 * NS_PER_SECOND
 NS_PER_YEAR: Final = 365 * NS_PER_DAY
 DAYS_PER_YEAR: Final = 365.0
 
+CENT: Final = Decimal("0.01")
+
 _INSTANT = re.compile(r"^(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9}))?(Z|[+-]\d{2}:?\d{2})$")
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)\s*(ns|us|ms|s|m|min|h|d)$")
 _SPAN_NS: Final = {

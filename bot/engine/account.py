@@ -34,7 +34,7 @@ from bot.domain.book import PositionKey
 from bot.domain.calendar import Sessions
 from bot.domain.instruments import Instrument, OptionContract, Universe, price_move_value
 from bot.domain.market import MarketView
-from bot.domain.orders import OPEN, Allocation, Order, OrderStatus, Refusal, move
+from bot.domain.orders import OPEN, Allocation, Fill, Order, OrderStatus, Refusal, move
 from bot.domain.units import Nanos, decimal_of
 from bot.engine import desk, limits
 from bot.engine.journal import (
@@ -131,6 +131,7 @@ class Account:
         self.open_ids: dict[str, None] = {}
         self.targets: dict[tuple[str, str], Decimal] = {}
         self.frozen: dict[str, str] = {}
+        self._causes: dict[str, dict[str, str]] = {}
         self.refusals: dict[str, int] = {}
         self.skips: dict[str, int] = {}
         self._last_skip: dict[tuple[str, str], str] = {}
@@ -172,7 +173,44 @@ class Account:
         underlying = getattr(instrument, "underlying", None)
         return underlying if isinstance(underlying, str) else instrument.id
 
+    # ------------------------------------------------------------------ what may not be traded
+
+    def freeze(self, key: str, cause: str, text: str) -> None:
+        """Stop orders in an instrument or on an underlying for a cause; causes add up."""
+        self._causes.setdefault(key, {})[cause] = text
+        self.frozen[key] = "; ".join(self._causes[key].values())
+
+    def thaw(self, key: str, cause: str) -> None:
+        """Take one cause away; the freeze ends with the last of them."""
+        causes = self._causes.get(key, {})
+        causes.pop(cause, None)
+        if causes:
+            self.frozen[key] = "; ".join(causes.values())
+            return
+        self._causes.pop(key, None)
+        self.frozen.pop(key, None)
+
+    def why_frozen(self, instrument: str) -> str:
+        """Why no order in an instrument may leave: the account halted, it or its underlying frozen; else empty."""
+        underlying = self.underlying_of(self.universe.get(instrument))
+        return self.halted or self.frozen.get(instrument, "") or self.frozen.get(underlying, "")
+
     # ------------------------------------------------------------------ targets to orders
+
+    def fault_of(self, targets: Sequence[Target]) -> str:
+        """Why a strategy's targets make no sense, in words; empty when they do."""
+        for target in targets:
+            if target.tif == "gtd":
+                return "target: tif: expected day, gtc, ioc or fok, found gtd: a target carries no expiry instant"
+            for line in target.lines:
+                if line.instrument not in self.universe:
+                    return f"target: instrument: expected one of this run, found {line.instrument!r}"
+                if not line.quantity.is_finite():
+                    return f"target: {line.instrument}: quantity: expected a finite number, found {line.quantity}"
+            for instrument, limit in target.limits.items():
+                if not (limit.is_finite() and limit > 0):
+                    return f"target: {instrument}: limit: expected a positive price, found {limit}"
+        return ""
 
     def settle_targets(self, slot: Slot, targets: Sequence[Target], now: Nanos, outlet: Outlet) -> None:
         """Take a strategy's targets, cross books, check limits and release what is left as orders."""
@@ -208,10 +246,8 @@ class Account:
             if name == instrument
         }
         crossings, left = desk.cross(gaps)
-        price = self.valuation.mark(instrument, now)
-        if price is None:
-            left = gaps
-        else:
+        price = None if self.why_frozen(instrument) else self.valuation.mark(instrument, now)
+        if price is not None:  # else the opposite gaps stay open until books may cross at a mark
             for crossing in crossings:
                 self._transfer(instrument, crossing, price)
         net = sum(left.values(), ZERO)
@@ -262,6 +298,12 @@ class Account:
                 outlet.cancel(self, state.order.id, "the target moved the other way")
         return bool(opposite)
 
+    def cancel_failed(self, order_id: str, text: str, now: Nanos) -> None:
+        """A cancel did not reach the venue: the order stays open, and the next decision may ask again."""
+        self.orders[order_id].cancelling = False
+        text = f"cancel of {order_id} raised {text}; the order stays open"
+        self.alarm(Alarm(code="cancel_failed", text=text, ts=now))
+
     def _transfer(self, instrument: str, crossing: desk.Crossing, price: Decimal) -> None:
         seller = PositionKey(self.name, crossing.seller, OWNER, instrument)
         buyer = PositionKey(self.name, crossing.buyer, OWNER, instrument)
@@ -282,16 +324,15 @@ class Account:
         column = self.universe.index(order.instrument)
         seen = max(self.marks.quote_times[column], self.marks.last_times[column])
         price = self.marks.mid(column)
-        underlying = self.underlying_of(instrument)
         view = limits.LimitView(
             instrument=instrument,
             price=price if not math.isnan(price) else self.marks.last(column),
             quote_age_ns=None if seen < 0 else order.ts - seen,
             held=self.ledger.book.quantity(order.instrument) + self._open_quantity(order.instrument),
             open_orders=len(self.open_ids),
-            frozen=self.halted or self.frozen.get(underlying, ""),
+            frozen=self.why_frozen(order.instrument),
         )
-        for _, check in self.checks:
+        for check in (limits.refuse_frozen, *(check for _, check in self.checks)):
             refusal = check(order, view)
             if refusal is not None:
                 return refusal
@@ -316,6 +357,8 @@ class Account:
                 Alarm(code="unknown_order", text=f"venue spoke of {event.order_id}, unknown here", ts=event.ts_recv)
             )
             return False
+        if not isinstance(event, Unknown):
+            self._end_doubt(state)
         match event:
             case Accepted():
                 if state.status is OrderStatus.SUBMITTED or state.status is OrderStatus.UNKNOWN:
@@ -331,11 +374,23 @@ class Account:
             case Amended():
                 self._say(event, f"quantity {event.quantity}, limit {event.limit}")
             case Unknown():
-                state.status = move(event.order_id, state.status, OrderStatus.UNKNOWN)
-                underlying = self.underlying_of(self.universe.get(state.order.instrument))
-                self.frozen[underlying] = f"order {event.order_id} is UNKNOWN until the venue answers"
+                self._doubt(state)
                 self._say(event, event.text)
         return False
+
+    def _doubt(self, state: OrderState) -> None:
+        """Nobody knows what became of an open order: its underlying is frozen until the venue answers."""
+        if state.status not in OPEN or state.status is OrderStatus.UNKNOWN:
+            return
+        order = state.order
+        state.status = move(order.id, state.status, OrderStatus.UNKNOWN)
+        underlying = self.underlying_of(self.universe.get(order.instrument))
+        self.freeze(underlying, order.id, f"order {order.id} is UNKNOWN until the venue answers")
+
+    def _end_doubt(self, state: OrderState) -> None:
+        """The venue spoke of an order: what was frozen for its sake may trade again."""
+        if state.status is OrderStatus.UNKNOWN:
+            self.thaw(self.underlying_of(self.universe.get(state.order.instrument)), state.order.id)
 
     def _say(self, event: VenueEvent, text: str) -> None:
         order_id = event.fill.order_id if isinstance(event, Filled) else event.order_id
@@ -346,7 +401,8 @@ class Account:
     def _finish(self, state: OrderState, to: OrderStatus) -> None:
         if state.status not in OPEN:
             return
-        state.status = move(state.order.id, state.status, to)
+        partly = state.status is OrderStatus.PARTIAL and to is OrderStatus.REJECTED
+        state.status = move(state.order.id, state.status, OrderStatus.CANCELLED if partly else to)
         self.open_ids.pop(state.order.id, None)
         for (book, instrument), _ in list(self.targets.items()):
             if instrument == state.order.instrument and state.left:
@@ -360,27 +416,40 @@ class Account:
             return False
         if fill.id in state.fill_ids:
             return False
-        if abs(state.filled + fill.quantity) > abs(state.order.quantity):
-            raise HaltedError(
-                f"account {self.name}: fill {fill.id} of {fill.quantity} exceeds what is left of {state.order.id} "
-                f"({state.left})"
-            )
+        self._refuse_impossible(state, fill)
+        self._end_doubt(state)
         first = not state.fill_ids
         state.fill_ids.add(fill.id)
         state.filled += fill.quantity
-        shares = desk.allocate(state.filled, state.order.allocations, lot_of(fill.instrument))
+        shares = desk.allocate(state.filled, state.order.allocations, lot_of(fill.instrument), state.allocated)
         parts = {book: total - state.allocated.get(book, ZERO) for book, total in shares.items()}
         state.allocated = shares
         keys = {PositionKey(self.name, book, OWNER, fill.instrument): q for book, q in parts.items() if q}
         self.ledger.fill(fill, keys, first_of_order=first)
         self.fill_count += 1
         self._note_delay(state.order, event)
-        to = OrderStatus.FILLED if not state.left else OrderStatus.PARTIAL
-        state.status = move(fill.order_id, state.status, to)
+        if state.status in OPEN:
+            state.status = move(fill.order_id, state.status, OrderStatus.PARTIAL if state.left else OrderStatus.FILLED)
+        else:  # it crossed our cancel on the way: what the venue executed is held, whatever we thought
+            text = f"fill {fill.id} of order {fill.order_id} came after it was {state.status}"
+            self.alarm(Alarm(code="late_fill", text=text, ts=event.ts_recv))
         if not state.left:
             self.open_ids.pop(fill.order_id, None)
         self.pending.append(Executed(account=self.name, fill=fill, allocations={b: q for b, q in parts.items() if q}))
         return True
+
+    def _refuse_impossible(self, state: OrderState, fill: Fill) -> None:
+        """Halt on a fill that the order could not have had: another instrument, the other side, more than was left."""
+        order = state.order
+        if fill.instrument != order.instrument:
+            found = f"is in {fill.instrument}, the order in {order.instrument}"
+        elif (fill.quantity > 0) != (order.quantity > 0):
+            found = f"of {fill.quantity} is on the other side of the order's {order.quantity}"
+        elif abs(fill.quantity) > abs(state.left):
+            found = f"of {fill.quantity} exceeds what is left of {order.id} ({state.left})"
+        else:
+            return
+        raise HaltedError(f"account {self.name}: fill {fill.id} of order {order.id} {found}")
 
     def _note_delay(self, order: Order, event: Filled) -> None:
         """What the market moved against us between decision and fill, in money."""
@@ -394,11 +463,19 @@ class Account:
 
     # ------------------------------------------------------------------ ends and changes of what is held
 
-    def end_option(self, event: Lifecycle, mid: Decimal | None) -> None:
-        """Take an ended option out of the books and book what it paid or delivered, by share of each position."""
+    def holders(self, instrument: str) -> list[tuple[PositionKey, Decimal]]:
+        """Who holds how much of an instrument."""
+        return [(key, quantity) for key, quantity in self.ledger.book if key.instrument == instrument]
+
+    def end_option(self, event: Lifecycle, mid: Decimal | None, *, of: PositionKey | None = None) -> None:
+        """Take an ended option out of the books and book what it paid or delivered, by share of each position.
+
+        `of`: the event is of this one position, where books of the account stand against each other.
+        """
         contract = self.universe.get(event.instrument)
         if event.quantity:
-            self._ending = [(k, q / event.quantity) for k, q in self.ledger.book if k.instrument == event.instrument]
+            holders = self.holders(event.instrument)
+            self._ending = [(k, q / event.quantity) for k, q in holders if of is None or k == of]
         for key, share in self._ending:
             if event.quantity:
                 quantity = self.ledger.remove(key)
@@ -423,8 +500,9 @@ class Account:
         if event.cash:
             self._pay_dividend(event)
         if not event.adjusted:
-            self.frozen[event.instrument] = f"{event.what} of {event.instrument}: {event.text}"
-        self.targets = {k: v for k, v in self.targets.items() if k[1] != event.instrument}
+            self.freeze(event.instrument, "corporate", f"{event.what} of {event.instrument}: {event.text}")
+        changed = {event.instrument, *(c.old for c in event.conversions)}
+        self.targets = {k: v for k, v in self.targets.items() if k[1] not in changed}
         self.pending.append(Adjusted(account=self.name, event=event, before=before, after=self.ledger.quantities()))
 
     def _pay_dividend(self, event: Corporate) -> None:

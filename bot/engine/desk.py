@@ -6,12 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_FLOOR, Decimal
+from itertools import cycle
+from types import MappingProxyType
+from typing import Final
 
 import msgspec
 
 from bot.domain.orders import Allocation
 
 ZERO = Decimal(0)
+SMALLEST: Final = Decimal("0.00000001")
+"""What a fill of an instrument without a lot is divided to."""
+NOTHING: Final[Mapping[str, Decimal]] = MappingProxyType({})
 
 
 class Crossing(msgspec.Struct, frozen=True, gc=False):
@@ -50,25 +56,38 @@ def cross(gaps: Mapping[str, Decimal]) -> tuple[list[Crossing], dict[str, Decima
         crossings.append(Crossing(seller, buyer, quantity))
 
 
-def allocate(filled: Decimal, allocations: Sequence[Allocation], lot: Decimal | None) -> dict[str, Decimal]:
+def allocate(
+    filled: Decimal, allocations: Sequence[Allocation], lot: Decimal | None, already: Mapping[str, Decimal] = NOTHING
+) -> dict[str, Decimal]:
     """How much of a cumulative filled quantity belongs to each book: pro rata, whole lots, largest remainder first.
+
+    `already` is what earlier fills of the order gave: a book never gives back, and a whole order gives each book what
+    it asked for. Allocations have one sign, that of the order.
 
     >>> allocate(Decimal(2), [Allocation("a", Decimal(2)), Allocation("b", Decimal(1))], Decimal(1))
     {'a': Decimal('1'), 'b': Decimal('1')}
     """
     total = sum((a.quantity for a in allocations), ZERO)
-    if not total:
-        return {}
-    unit = lot if lot is not None else Decimal("0.00000001")
-    exact = {a.book: filled * a.quantity / total for a in allocations}
-    shares = {book: (abs(q) / unit).to_integral_value(ROUND_FLOOR) * unit for book, q in exact.items()}
-    rest = abs(filled) - sum(shares.values(), ZERO)
-    order = sorted(exact, key=lambda b: (-(abs(exact[b]) - shares[b]), b))
-    position = 0
-    while rest > 0:
-        step = min(unit, rest)
-        shares[order[position % len(order)]] += step
-        rest -= step
-        position += 1
+    if filled == total:
+        return {a.book: a.quantity for a in allocations}
     sign = 1 if filled > 0 else -1
-    return {book: sign * q for book, q in shares.items()}
+    given = {a.book: already.get(a.book, ZERO) for a in allocations}
+    missing = {a.book: max(ZERO, (filled * a.quantity / total - given[a.book]) * sign) for a in allocations}
+    new = abs(filled - sum(given.values(), ZERO))
+    parts = _share_out(new, missing, lot if lot is not None else SMALLEST)
+    return {book: given[book] + sign * part for book, part in parts.items()}
+
+
+def _share_out(amount: Decimal, weights: Mapping[str, Decimal], unit: Decimal) -> dict[str, Decimal]:
+    """An amount from zero divided by weights in whole units, what is left going to the largest remainders."""
+    total = sum(weights.values(), ZERO)
+    exact = {book: amount * weight / total for book, weight in weights.items()}
+    parts = {book: (share / unit).to_integral_value(ROUND_FLOOR) * unit for book, share in exact.items()}
+    rest = amount - sum(parts.values(), ZERO)
+    for book in cycle(sorted(exact, key=lambda b: (parts[b] - exact[b], b))):
+        if rest <= 0:
+            return parts
+        step = min(unit, rest)
+        parts[book] += step
+        rest -= step
+    return parts

@@ -206,7 +206,10 @@ class JournalWriter:
 
     def __enter__(self) -> JournalWriter:
         if self._path is not None:
-            self._file = self._path.open("xb")
+            try:
+                self._file = self._path.open("xb")
+            except OSError as fault:
+                raise JournalError(f"{self._path}: a new journal cannot be made: {fault.strerror}") from fault
             self._file.write(MAGIC)
         self._frame(_encode(self._header))
         return self
@@ -231,6 +234,8 @@ class JournalWriter:
         self._file = None
 
     def _frame(self, body: bytes) -> None:
+        if self._path is not None and self._file is None:
+            raise JournalError(f"{self._path}: a record was given to a journal that is not open")
         self.chain = hashlib.sha256(self.chain + body).digest()
         if self._file is not None:
             self._file.write(_HEAD.pack(len(body), zlib.crc32(body)) + body + self.chain)
@@ -245,7 +250,10 @@ class JournalReader:
         first = next(self._frames, None)
         if first is None:
             raise JournalError(f"{path}: expected a header record, found none")
-        self.header = _decode_header(first)
+        try:
+            self.header = _decode_header(first)
+        except msgspec.MsgspecError as fault:
+            raise JournalError(f"{path}: header: {fault}") from fault
 
     def __iter__(self) -> Iterator[Step]:
         for number, body in enumerate(self._frames):

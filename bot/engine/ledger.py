@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bot.domain.book import Book, PositionKey, trade_value
-from bot.domain.instruments import Instrument, Universe, is_option, settlement_currency
+from bot.domain.instruments import Future, Instrument, Perpetual, Universe, is_option, settlement_currency
 from bot.domain.orders import Fill
 
 ZERO = Decimal(0)
@@ -55,6 +55,8 @@ class Ledger:
         self.version = 0
         self.opening_ticket = ZERO
         self._opening_apart = False
+        self._opening_orders: dict[str, str] = {}
+        self.opened_on_margin: dict[str, Decimal] = {}
 
     def set_opening_apart(self, apart: bool) -> None:
         """Say whether the fee of each instrument's first order is shown apart and left out of the P&L."""
@@ -66,7 +68,11 @@ class Ledger:
         """Take over a position at its opening mark, without cash."""
         instrument = self._universe.get(key.instrument)
         self.book.add_quantity(key, quantity)
-        self._flow(instrument, -trade_value(instrument, quantity, mark))
+        value = trade_value(instrument, quantity, mark)
+        self._flow(instrument, -value)
+        if isinstance(instrument, Future | Perpetual):
+            currency = settlement_currency(instrument)
+            self.opened_on_margin[currency] = self.opened_on_margin.get(currency, ZERO) + value
         self.version += 1
 
     def fill(self, fill: Fill, parts: Mapping[PositionKey, Decimal], *, first_of_order: bool) -> None:
@@ -82,7 +88,7 @@ class Ledger:
         self._flow(instrument, -at_mid)
         self._cost("spread_cost", currency, at_touch - at_mid)
         self._cost("impact", currency, at_price - at_touch)
-        if self._opening_apart and self.trades + self.closing_trades == 0:
+        if self._is_opening(fill):
             self.opening_ticket += fill.commission
         else:
             self._cost("commission", fill.currency, fill.commission)
@@ -176,7 +182,31 @@ class Ledger:
         costs = {(k, ccy): float(v) for k, by in self._costs.items() for ccy, v in by.items()}
         return at_mid, costs
 
+    def balances(self, mark: Callable[[str], Decimal | None]) -> dict[str, Decimal]:
+        """Cash by currency that earns or pays interest: what futures and perpetuals seemed to cost counts as margin.
+
+        The book pays for a future as for a share; no such money moves, only the change of its value since it was
+        taken. One without a mark counts at nothing gained.
+        """
+        cash = self.book.cash()
+        for currency, value in self.opened_on_margin.items():
+            cash[currency] = cash.get(currency, ZERO) - value
+        for key, quantity in self.quantities().items():
+            instrument = self._universe.get(key)
+            price = mark(key) if isinstance(instrument, Future | Perpetual) else None
+            if price is not None:
+                currency = settlement_currency(instrument)
+                cash[currency] = cash.get(currency, ZERO) + trade_value(instrument, quantity, price)
+        return cash
+
     # ------------------------------------------------------------------ parts
+
+    def _is_opening(self, fill: Fill) -> bool:
+        """True for the fills of an instrument's first order, where that ticket is shown apart."""
+        if not self._opening_apart:
+            return False
+        first = self._opening_orders.setdefault(fill.instrument, fill.order_id)
+        return first == fill.order_id and not fill.closing
 
     def _flow(self, instrument: Instrument, amount: Decimal) -> None:
         flows = self._at_mid[category_of(instrument)]

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from bot.domain.instruments import Instrument
+from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import Order, Refusal
 
 
@@ -101,7 +101,8 @@ def _order_notional(bound: Decimal) -> Limit:
     def check(order: Order, view: LimitView) -> Refusal | None:
         if _reduces(order, view):
             return None
-        notional = abs(float(order.quantity * view.instrument.multiplier)) * view.price
+        inverse = isinstance(view.instrument, Perpetual) and view.instrument.inverse  # its multiplier is money already
+        notional = abs(float(order.quantity * view.instrument.multiplier)) * (1.0 if inverse else view.price)
         if math.isfinite(notional) and notional <= float(bound):
             return None
         return refuse(order, "order_notional", f"notional {notional:,.2f} exceeds max_order_notional {bound}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
+import numpy as np
+
 from bot.core.errors import DataError
 from bot.core.events import RANK_CONTROL, RANK_MARKET, FeedEvent
 from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
@@ -37,7 +39,16 @@ class _Head:
             raise DataError(
                 f"feed {self.name}: expected times never to go back, found {iso(first)} after {iso(self.last)}"
             )
-        self.last = int(self.item.ts_recv[-1]) if isinstance(self.item, QuoteBatch | TradeBatch) else first
+        self.last = first
+        if isinstance(self.item, QuoteBatch | TradeBatch):
+            self._refuse_unsorted(self.item)
+            self.last = int(self.item.ts_recv[-1])
+
+    def _refuse_unsorted(self, batch: QuoteBatch | TradeBatch) -> None:
+        back = np.flatnonzero(np.diff(batch.ts_recv) < 0)
+        if len(back):
+            a, b = (int(ts) for ts in batch.ts_recv[back[0] : back[0] + 2])
+            raise DataError(f"feed {self.name}: expected times never to go back, found {iso(b)} after {iso(a)}")
 
     @property
     def ts(self) -> Nanos:

@@ -70,4 +70,6 @@ class Outbox:
                     unknown.append(
                         (account, Unknown(ts_recv=self._now(), account=account.name, order_id=command.id, text=text))
                     )
+                else:
+                    account.cancel_failed(command, f"{type(fault).__name__}: {fault}", self._now())
         return unknown

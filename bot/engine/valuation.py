@@ -255,7 +255,7 @@ class Valuation:
         if self.settings.pricer == "table":
             return False
         if self.settings.vol == "implied":
-            return any(self._solve(slice_, now) for slice_ in self.slices.values())
+            return any([self._solve(slice_, now) for slice_ in self.slices.values()])  # a list: every slice is solved
         if self.settings.vol == "marks_file":
             return self._take_vol_marks(now)
         return False
