@@ -208,8 +208,10 @@ class JournalWriter:
         if self._path is not None:
             try:
                 self._file = self._path.open("xb")
-            except OSError as fault:
-                raise JournalError(f"{self._path}: a new journal cannot be made: {fault.strerror}") from fault
+            except FileExistsError as fault:
+                raise JournalError(
+                    f"{self._path}: expected no journal yet, found one: it is never overwritten"
+                ) from fault
             self._file.write(MAGIC)
         self._frame(_encode(self._header))
         return self

@@ -34,8 +34,9 @@ from bot.core.events import (
 )
 from bot.core.ports import Halts, HoldsPositions
 from bot.core.quiet import FOREVER, UNTIL_TIMER
+from bot.domain import costs
 from bot.domain.book import PositionKey
-from bot.domain.instruments import OptionContract, Spot, Universe
+from bot.domain.instruments import OptionContract, Spot, Universe, settlement_currency
 from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
 from bot.engine.account import Account, Slot
@@ -152,6 +153,8 @@ class Loop:
             self.advance(item.ts_recv)
             self._take_control(item)
             self._record()
+            if self.outbox.release():
+                self._refresh_due()
             self.bus.publish(item)
 
     def advance(self, ts: Nanos) -> None:
@@ -176,11 +179,16 @@ class Loop:
         if not self.done and end is not None and self.started_at is not None:
             if last < end - self.settings.report_grid and not self._ending:
                 self._alarm("feed_ended", f"the feed ended at {iso(last)}, before the session's end at {iso(end)}")
+            self._run_due(end + 1)
+            if self.outbox.waiting:
+                return  # an external venue has yet to be asked to close: finish is called again when it has answered
             limit = max([end, *(self._contract(i).settles for i in self._unsettled)]) + self.settings.closing_grace
             self._run_due(limit + 1)
         elif not self.done and self.started_at is not None:
             self.now = max(self.now, last)
             self._end_session()
+            if self.outbox.waiting:
+                return
             self._run_due(self.now + self.settings.closing_grace)
         if self.started_at is not None and not self.done:
             self._conclude()
@@ -206,6 +214,8 @@ class Loop:
 
     def _take_quotes(self, batch: QuoteBatch, feed: str) -> None:
         base, n, i = self.tape.rows, len(batch), 0
+        if not n:
+            return
         times = batch.ts_recv
         while i < n:
             self._tape_seen = base + i
@@ -264,6 +274,8 @@ class Loop:
 
     def _take_trades(self, batch: TradeBatch, feed: str) -> None:
         base, n, i = self.tape.rows, len(batch), 0
+        if not n:
+            return
         times = batch.ts_recv
         while i < n:
             self._tape_seen = base + i
@@ -346,6 +358,8 @@ class Loop:
             case FxQuote():
                 if item.quote == self.settings.base_currency:
                     self.fx[item.base] = item.rate
+                elif item.base == self.settings.base_currency and item.rate:
+                    self.fx[item.quote] = 1 / item.rate
             case Funding():
                 self._fund(item)
             case FeedState(state="down" | "gap" | "stale"):
@@ -360,9 +374,9 @@ class Loop:
     def _halt(self, instrument: str, *, halted: bool) -> None:
         for account in self.accounts:
             if halted:
-                account.frozen[instrument] = f"{instrument} is halted"
+                account.freeze(instrument, "halted", f"{instrument} is halted")
             else:
-                account.frozen.pop(instrument, None)
+                account.thaw(instrument, "halted")
             venue: object = account.in_loop
             if isinstance(venue, Halts):
                 venue.set_halted(instrument, halted=halted)
@@ -392,14 +406,16 @@ class Loop:
                 vol = None if row is None or math.isnan(s.vol[row]) else float(s.vol[row])
                 self.valuation.add(contract, now=event.ts_recv, vol=vol)
                 self._schedule_end(contract)
-        if event.what == "split":
-            self._last_spot.pop(event.instrument, None)
+        self._last_spot.pop(event.instrument, None)
         if event.what == "split" and event.instrument in self.universe:
             k = self.universe.index(event.instrument)
             if event.instrument not in {c.old for c in event.conversions}:
                 self.marks.scale(k, k, float(event.ratio))
+        self.valuation.adjust(event)
         for account in self.accounts:
+            self._drop_changed_orders(account, event)
             account.adjust(event)
+        self._end_boxes()
         if not event.adjusted:
             self._alarm(
                 "corporate_unadjusted",
@@ -413,14 +429,32 @@ class Loop:
             self.sampler.mark_break(f"{event.what} of {event.instrument}")
             self.sampler.take(event.ts_recv, self.convert, on_grid=False)
 
+    def _drop_changed_orders(self, account: Account, event: Corporate) -> None:
+        """Ask for the orders of a changed instrument to be dropped: their quantity and price are of the old one."""
+        if event.what == "dividend":
+            return
+        changed = {event.instrument, *(c.old for c in event.conversions)}
+        for order_id in account.open_ids:
+            if account.orders[order_id].order.instrument in changed:
+                self.outbox.cancel(account, order_id, f"{event.what} of {event.instrument}")
+
+    def _end_boxes(self) -> None:
+        """Vols or holdings changed: no promise to stay quiet outlives that."""
+        for _, slot in self._tick_slots:
+            slot.box = None
+
     def _fund(self, event: Funding) -> None:
+        mark = self.valuation.mark(event.instrument, self.now)
+        instrument = self.universe.get(event.instrument)
         for account in self.accounts:
             quantity = account.ledger.book.quantity(event.instrument)
-            mark = self.valuation.mark(event.instrument, self.now)
-            if quantity and mark is not None:
-                instrument = self.universe.get(event.instrument)
-                notional = quantity * instrument.multiplier * mark
-                account.ledger.finance(instrument.currency, -notional * decimal_of(event.rate))
+            if quantity and mark is None:
+                self._alarm(
+                    "no_funding_price", f"{event.instrument}: no price to reckon its funding at; none was booked"
+                )
+            elif quantity and mark is not None:
+                paid = costs.funding(instrument, quantity, mark, event.rate)
+                account.ledger.finance(settlement_currency(instrument), paid)
 
     # ------------------------------------------------------------------ the order of an instant
 
@@ -458,10 +492,20 @@ class Loop:
             self._settle(slot, targets)
         elif slot.account.pending:
             self._record()
-        if slot.asks_for_box:
-            slot.box = slot.strategy.quiet(view)
+        if slot.asks_for_box and not slot.disabled:
+            self._ask_for_box(slot)
+
+    def _ask_for_box(self, slot: Slot) -> None:
+        try:
+            slot.box = slot.strategy.quiet(slot.view)
+        except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
+            self._disable(slot, fault)
 
     def _settle(self, slot: Slot, targets: Sequence[Target]) -> None:
+        nonsense = slot.account.fault_of(targets)
+        if nonsense:
+            self._disable(slot, ValueError(nonsense))
+            return
         slot.account.settle_targets(slot, targets, self.now, self.outbox)
         self._record()
         if self.outbox.release():
@@ -580,7 +624,12 @@ class Loop:
                 action="freeze",
             )
         )
+        for order_id, state in ((i, slot.account.orders[i]) for i in slot.account.open_ids):
+            if all(allocation.book == slot.strategy.book for allocation in state.order.allocations):
+                self.outbox.cancel(slot.account, order_id, "its strategy was stopped by a fault")
         self._record()
+        if self.outbox.release():
+            self._refresh_due()
 
     # ------------------------------------------------------------------ start, grid, end
 
@@ -677,6 +726,7 @@ class Loop:
             self.valuation.mark(key, now)  # notes the last good price of what is held, should its quote be withdrawn
         if self.valuation.remark(now):
             self._dirty = -1
+            self._end_boxes()
         if self._next_remark <= now:
             missed = (now - self._next_remark) // self.settings.remark
             self._next_remark += (missed + 1) * self.settings.remark
@@ -695,7 +745,7 @@ class Loop:
             )
             if freeze is not None and move > freeze:
                 for account in self.accounts:
-                    account.frozen[underlying] = text
+                    account.freeze(underlying, "jump", text)
                 self._alarm("unexplained_jump", text + "; frozen", underlying=underlying, action="freeze")
             elif alarm is not None and move > alarm:
                 self._alarm("jump", text, underlying=underlying)
@@ -720,7 +770,7 @@ class Loop:
             return
         years = decimal_of((now - since) / NS_PER_YEAR)
         for account in self.accounts:
-            for currency, cash in account.ledger.book.cash().items():
+            for currency, cash in account.ledger.balances(lambda key: self.valuation.mark(key, now)).items():
                 interest = cash * decimal_of(self.settings.financing_rate) * years
                 if interest:
                     account.ledger.finance(currency, round(interest, 8))
@@ -747,6 +797,7 @@ class Loop:
         """An option expired: holdings are packed anew without it."""
         for account in self.accounts:
             account.ledger.version += 1
+        self._end_boxes()
 
     def _contract(self, key: str) -> OptionContract:
         contract = self.universe.get(key)
@@ -757,19 +808,32 @@ class Loop:
         self._unsettled.discard(contract.id)
         value = self.valuation.mark(contract.underlying, self.now)
         for account in self.accounts:
-            quantity = account.ledger.book.quantity(contract.id)
-            if not quantity:
+            holders = account.holders(contract.id)
+            if not holders:
                 continue
             if value is None:
                 self._alarm("no_settlement_value", f"{contract.id}: no price of {contract.underlying} to settle at")
                 continue
-            underlying = self.universe.get(contract.underlying)
-            for event in expiry.settle(
-                contract, quantity, value, account=account.name, underlying=underlying, ts=self.now
-            ):
-                mid = None if event.deliver is None else self.valuation.mark(event.deliver, self.now)
-                account.end_option(event, mid)
+            if len({quantity > 0 for _, quantity in holders}) == 1:
+                self._end_holding(account, contract, sum((q for _, q in holders), Decimal(0)), value)
+            else:  # books of the account stand against each other: each ends by itself, their sum is the account's
+                for key, quantity in holders:
+                    self._end_holding(account, contract, quantity, value, of=key)
             self._sample_wanted = True
+
+    def _end_holding(
+        self,
+        account: Account,
+        contract: OptionContract,
+        quantity: Decimal,
+        value: Decimal,
+        *,
+        of: PositionKey | None = None,
+    ) -> None:
+        underlying = self.universe.get(contract.underlying)
+        for event in expiry.settle(contract, quantity, value, account=account.name, underlying=underlying, ts=self.now):
+            mid = None if event.deliver is None else self.valuation.mark(event.deliver, self.now)
+            account.end_option(event, mid, of=of)
 
     def _end_session(self) -> None:
         """Every strategy says what to hold at the close; the run ends when nothing is left to happen."""
@@ -782,16 +846,23 @@ class Loop:
             for slot in account.slots:
                 if slot.disabled or not self.settings.close_hedges:
                     continue
-                slot.view.now = self.now
-                targets = slot.strategy.stop(slot.view)
-                if targets:
-                    self._settle(slot, targets)
+                self._stop_strategy(slot)
         self._tick_slots = []
         self._next_remark = FOREVER
         self._sample(self.now, on_grid=True)
         self._at(self.now + self.settings.closing_grace, END, self._give_up_closing)
         self._refresh_due()
         self._conclude_if_flat()
+
+    def _stop_strategy(self, slot: Slot) -> None:
+        slot.view.now = self.now
+        try:
+            targets = slot.strategy.stop(slot.view)
+        except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
+            self._disable(slot, fault)
+            return
+        if targets:
+            self._settle(slot, targets)
 
     def _give_up_closing(self) -> None:
         for account in self.accounts:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.errors import ConfigError
+from bot.core.events import Corporate
 from bot.domain.greeks import Greeks
 from bot.domain.instruments import Future, OptionContract, Perpetual, Universe
 from bot.domain.units import NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of, span
@@ -209,6 +210,26 @@ class Valuation:
             contract, self._universe.index(contract.id), first, now if not math.isnan(first) else -1, now=now
         )
 
+    def adjust(self, event: Corporate) -> None:
+        """Carry the last good prices over a corporate event, so that a withdrawn quote is not carried at an old price."""
+        changes = [(c.old, c.new, c.ratio) for c in event.conversions]
+        if event.what == "split" and event.instrument not in {c.old for c in event.conversions}:
+            changes.append((event.instrument, event.instrument, event.ratio))
+        for old, new, ratio in changes:
+            mark = self._last_mark.get(old)
+            if mark is not None:
+                self._last_mark[new] = mark / ratio
+            self._carry_quote(old, new, float(ratio))
+
+    def _carry_quote(self, old: str, new: str, ratio: float) -> None:
+        before, after = self._universe.get(old), self._universe.get(new)
+        if not (isinstance(before, OptionContract) and isinstance(after, OptionContract)):
+            return
+        a, b = self.slice(before.underlying), self.slice(after.underlying)
+        i, j = a.rows.get(old), b.rows.get(new)
+        if i is not None and j is not None and old != new:
+            b.seen_bid[j], b.seen_ask[j] = a.seen_bid[i] / ratio, a.seen_ask[i] / ratio
+
     def _first_vol(self, contract: OptionContract) -> Vol:
         if self.settings.vol == "fixed":
             return self.settings.vol_value if self.settings.vol_value is not None else NAN
@@ -255,7 +276,8 @@ class Valuation:
         if self.settings.pricer == "table":
             return False
         if self.settings.vol == "implied":
-            return any([self._solve(slice_, now) for slice_ in self.slices.values()])  # a list: every slice is solved
+            changed = [self._solve(slice_, now) for slice_ in self.slices.values()]
+            return any(changed)
         if self.settings.vol == "marks_file":
             return self._take_vol_marks(now)
         return False
