@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.exceptions
 
 from bot import __version__
 from bot.core.errors import ConfigError, EvenkeelError
@@ -50,21 +51,21 @@ def main() -> None:
 
 def run_verb(verb: Callable[[], Any]) -> int:
     """The exit code of a verb."""
-    import click  # noqa: PLC0415  typer's own; imported where its exceptions are met
-
     try:
         code = verb()
     except EvenkeelError as fault:
         print(f"evenkeel: {fault}", file=sys.stderr)  # noqa: T201  the command line prints
         return fault.exit_code
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except click.ClickException as fault:
-        fault.show()
-        return 2
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except typer.Exit as ended:
+        return int(ended.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
         print("evenkeel: interrupted", file=sys.stderr)  # noqa: T201
         return 130
+    except typer.exceptions.TyperException as fault:
+        show = getattr(fault, "show", None)
+        if show is not None:
+            show()  # usage, on stderr, as the command line's users know it
+        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -310,13 +310,9 @@ def _terms(found: attributions.Attribution) -> dict[str, float]:
 
 
 def _day_label(sessions: Sessions, ts: Nanos) -> str:
-    """The session an instant belongs to: its own while open, else the next to open."""
-    if sessions.is_open(ts - 1):
-        return iso(sessions.next_close(ts - 1))[:10]
-    try:
-        return iso(sessions.next_close(ts))[:10]
-    except (ValueError, IndexError, LookupError):
-        return iso(ts)[:10]
+    """The session an interval that ends at `ts` belongs to: its own while open, else the next to open."""
+    day = sessions.date_at(ts - 1) or sessions.date_at(ts) or sessions.date_at(sessions.next_open(ts))
+    return iso(ts)[:10] if day is None else day.isoformat()
 
 
 def _verdict(books: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -387,8 +383,9 @@ def _rounded(value: float | None, digits: int = 6) -> float | None:
 def sample_columns(run: Run) -> dict[str, NDArray[Any]]:
     """The samples of a run as columns: instants, spots, and per account P&L, costs, holdings, delta, cumulative terms.
 
-    Shape: each (samples,). Names: `ts_ns`, `on_grid`, `spot/<underlying>`, `<account>/total|options|hedge|cost`,
-    `<account>/held/<instrument>`, `<account>/net_delta|option_delta|gamma`, `<account>/<term>` summed from the start.
+    Shape: each (samples,). Names: `ts_ns`, `on_grid`, `spot/<underlying>`, `<account>/total|options|hedge|paid`,
+    `<account>/held/<instrument>`, `<account>/net_delta|option_delta|gamma`, `<account>/option_delta/<underlying>`,
+    `<account>/<term>` summed from the start.
     """
     loop = run.loop
     table = loop.sampler.table()
@@ -398,7 +395,7 @@ def sample_columns(run: Run) -> dict[str, NDArray[Any]]:
     for name, intervals in intervals_of(run).items():
         track = table.tracks[name]
         out |= {f"{name}/{part}": track.pnl[:, i] for i, part in enumerate(("total", "options", "hedge"))}
-        out[f"{name}/cost"] = track.costs[:, :3].sum(axis=1)
+        out[f"{name}/paid"] = track.costs[:, :3].sum(axis=1)
         held = sorted({key for state in track.states for key in state.quantities})
         for key in held:
             if not isinstance(run.universe.get(key), OptionContract):
@@ -409,6 +406,8 @@ def sample_columns(run: Run) -> dict[str, NDArray[Any]]:
             ("gamma", intervals.net_gamma),
         ):
             out[f"{name}/{part}"] = np.append(values, values[-1] if len(values) else math.nan)
+        for key, values in intervals.option_delta_of.items():
+            out[f"{name}/option_delta/{key}"] = np.append(values, values[-1] if len(values) else math.nan)
         for term in attributions.TERMS:
             out[f"{name}/{term}"] = np.concatenate(([0.0], np.cumsum(intervals.terms[term])))
     return out

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.domain.instruments import OptionContract, Universe
+from bot.domain.instruments import OptionContract, Perpetual, Universe
 from bot.domain.units import NS_PER_YEAR, Nanos
 from bot.engine.sampler import Table, Track
 from bot.engine.valuation import Slice, UnitGreeks, Valuation
@@ -68,6 +68,7 @@ class Intervals(msgspec.Struct, frozen=True, kw_only=True):
     total: Floats
     net_delta: Floats
     option_delta: Floats
+    option_delta_of: Mapping[str, Floats]
     net_gamma: Floats
 
     def sum(self, chosen: NDArray[np.bool_] | slice = slice(None)) -> Attribution:
@@ -89,7 +90,8 @@ def attribute(
     instants = table.instants
     count = max(len(instants) - 1, 0)
     terms = {name: np.zeros(count) for name in TERMS}
-    option_delta, net_gamma = np.zeros(count), np.zeros(count)
+    option_delta_of: dict[str, Floats] = {}
+    net_gamma = np.zeros(count)
     broken = np.zeros(count, dtype=bool)
     for item in table.breaks:
         if 0 < item.sample <= count:
@@ -104,8 +106,9 @@ def attribute(
         for name, values in found.items():
             if name in terms:
                 terms[name] += scale * values
-        option_delta += found["net_delta"]
+        option_delta_of[key] = found["net_delta"]
         net_gamma += found["net_gamma"]
+    option_delta = np.sum(list(option_delta_of.values()), axis=0) if option_delta_of else np.zeros(count)
     steps = _steps(track.pnl, count)
     terms["delta"] += steps[:, 2]
     paid = _steps(track.costs, count)
@@ -120,8 +123,9 @@ def attribute(
         option_pnl=steps[:, 1],
         hedge_pnl=steps[:, 2],
         total=steps[:, 0],
-        net_delta=option_delta + _linear(track, universe, count),
+        net_delta=option_delta + _linear(track, table, universe, count),
         option_delta=option_delta,
+        option_delta_of=option_delta_of,
         net_gamma=net_gamma,
     )
 
@@ -143,12 +147,16 @@ def _weights(track: Track, s: Slice, count: int) -> Floats:
     return weights
 
 
-def _linear(track: Track, universe: Universe, count: int) -> Floats:
-    """Units of the underlying held in linear instruments over each interval."""
+def _linear(track: Track, table: Table, universe: Universe, count: int) -> Floats:
+    """Delta of the linear holdings over each interval; an inverse contract's is multiplier / price, falling with it."""
     out = np.zeros(count)
     for rows, held in _runs(track, count):
-        linear = [(universe.get(key), quantity) for key, quantity in held.items()]
-        out[rows] = sum(float(q * item.multiplier) for item, q in linear if not isinstance(item, OptionContract))
+        for key, quantity in held.items():
+            item = universe.get(key)
+            if isinstance(item, OptionContract):
+                continue
+            inverse = isinstance(item, Perpetual) and item.inverse
+            out[rows] += float(quantity * item.multiplier) / (table.prices[key][rows] if inverse else 1.0)
     return out
 
 
