@@ -6,7 +6,7 @@ Law: it acts only through targets; an unknown Greek is a fault with an alarm and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Literal
 
@@ -73,7 +73,7 @@ class DeltaHedger:
         self.hedges = list(hedges)
         self.fallback = fallback
         self._interval: Nanos | None = getattr(policy, "interval", None)
-        self._stays = policy.stays if isinstance(policy, Glances) else None
+        self._stays: Callable[[float, float, float], bool] | None = None
         self._needs_ticks: bool = getattr(policy, "needs_ticks", True)
         self._states: list[_State] = []
         self._started: Nanos = 0
@@ -83,6 +83,7 @@ class DeltaHedger:
     def start(self, view: StrategyView) -> Sequence[Target]:
         """The opening hedge."""
         self._started = view.now
+        self._stays = self.policy.stays if isinstance(self.policy, Glances) else None
         self._states = [
             _State(
                 hedge,

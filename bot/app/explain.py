@@ -438,6 +438,10 @@ class WatchedPolicy:
         self.asked[self.underlying] = (x, band)
         return band
 
+    def stays(self, want: float, held: float, per_contract: float) -> bool:
+        """False, which says nothing: a glance would leave no answer to show."""
+        return False
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
 

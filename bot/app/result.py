@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bot import __version__
 from bot.app import config as configs
 from bot.app.wiring import Run
-from bot.core.errors import EvenkeelError
+from bot.core.errors import DataError
 from bot.domain.calendar import Sessions
 from bot.domain.instruments import OptionContract, settlement_currency
 from bot.domain.units import NS_PER_YEAR, Nanos, iso, span
@@ -34,7 +34,7 @@ def document(run: Run, *, timing: Mapping[str, float]) -> dict[str, Any]:
     """The result of a finished run, ready for JSON."""
     loop = run.loop
     if loop.started_at is None:
-        raise EvenkeelError(not_started(run))
+        raise DataError(not_started(run))
     intervals = intervals_of(run)
     books = {account.name: _book(run, account, intervals[account.name]) for account in run.accounts}
     dynamic = run.accounts[0]
@@ -85,7 +85,7 @@ def final_pnl(run: Run, account: Account) -> Pnl:
     loop = run.loop
     found = account.ledger.pnl(lambda key: loop.valuation.mark(key, loop.now), loop.convert)
     if found is None:
-        raise EvenkeelError(
+        raise DataError(
             f"account {account.name}: a mark or an exchange rate into {account.ledger.base} is missing at {iso(loop.now)}"
         )
     return found

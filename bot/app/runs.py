@@ -142,11 +142,13 @@ def _workspace(runs: Path, run_id: str, store: bool) -> Iterator[Path | None]:
     if not store:
         yield None
         return
-    with storage_faults(runs):
+    try:
         runs.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{run_id}.", dir=runs))
+    except OSError as fault:
+        raise StorageError(f"{runs}: cannot be a folder of runs: {fault.strerror}; nothing was run") from fault
     try:
-        with storage_faults(runs):
+        with storage_faults(runs, "; nothing was kept of this run"):
             yield folder
             _put_in_place(folder, runs / run_id)
     finally:
@@ -162,8 +164,8 @@ def _put_in_place(folder: Path, place: Path) -> None:
 
 
 @contextlib.contextmanager
-def storage_faults(where: Path) -> Iterator[None]:
-    """Turn the faults of a disk into one sentence."""
+def storage_faults(where: Path, outcome: str = "") -> Iterator[None]:
+    """Turn the faults of a disk into one sentence, ended by what became of the work."""
     try:
         yield
     except OSError as fault:
@@ -173,10 +175,13 @@ def storage_faults(where: Path) -> Iterator[None]:
             errno.EROFS,
             errno.EACCES,
             errno.EFBIG,
+            errno.EIO,
+            errno.EISDIR,
+            errno.ENOENT,
             errno.ENOTDIR,
             errno.EPERM,
         }:
-            raise StorageError(f"{where}: cannot be written: {fault.strerror}; nothing was kept of this run") from fault
+            raise StorageError(f"{where}: cannot be written: {fault.strerror}{outcome}") from fault
         raise
 
 
