@@ -29,7 +29,7 @@ class Tally:
         total = sum(self.refused.values())
         if self.max_refused is not None and total > self.max_refused:
             raise TooManyRefused(
-                f"expected at most {self.max_refused} refused rows, found {total} "
+                f"max_refused = {self.max_refused}: expected at most {self.max_refused} refused rows, found {total} "
                 f"({', '.join(f'{name} {n}' for name, n in sorted(self.refused.items()))}); latest: {reason} at {where}"
             )
 

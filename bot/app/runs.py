@@ -181,7 +181,8 @@ def storage_faults(where: Path, outcome: str = "") -> Iterator[None]:
             errno.ENOTDIR,
             errno.EPERM,
         }:
-            raise StorageError(f"{where}: cannot be written: {fault.strerror}{outcome}") from fault
+            place = fault.filename if isinstance(fault.filename, str) else where
+            raise StorageError(f"{place}: cannot be written or read: {fault.strerror}{outcome}") from fault
         raise
 
 

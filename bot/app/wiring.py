@@ -19,8 +19,8 @@ from bot.app.book_file import LoadedBook, check_book, load_book
 from bot.app.calendars import named
 from bot.app.contracts import resolve_instrument
 from bot.app.marks_file import read_vol_marks
-from bot.app.plugins import load, typed_options
-from bot.core.errors import BookError, ConfigError, NotDelivered
+from bot.app.plugins import Group, load, typed_options
+from bot.core.errors import BookError, ConfigError, NotDelivered, PluginError
 from bot.core.events import FeedEvent
 from bot.core.ports import (
     BindsUniverse,
@@ -263,9 +263,17 @@ def needed_of(config: configs.Config) -> list[str]:
 # --------------------------------------------------------------------------- rooms
 
 
+def find_factory(group: Group, name: str, config: configs.Config) -> Any:
+    """The plug-in a config names; PluginError naming the config when there is none to be used."""
+    try:
+        return load(group, name, config.plugins.allow)
+    except PluginError as fault:
+        raise PluginError(f"{config.path.name}: {fault}") from fault
+
+
 def make_feed(feed: Any, config: configs.Config, wanted: Sequence[Instrument]) -> Feed:
     """The feed a [[feeds]] entry names."""
-    factory = load("feeds", feed.kind, config.plugins.allow)
+    factory = find_factory("feeds", feed.kind, config)
     settings = configs.feed_settings(feed, config)
     options = typed_options(factory, settings, f"{config.path.name}: feeds {feed.kind!r}")
     made = factory(options, wanted=wanted)
@@ -347,7 +355,7 @@ def make_broker(config: configs.Config, universe: Universe, *, simulated: bool =
     if simulated and kind != "paper":
         factory = load("brokers", "paper", ())
         return factory({}, seed=config.broker.seed)  # type: ignore[no-any-return]  # plug-ins are checked just below
-    factory = load("brokers", kind, config.plugins.allow)
+    factory = find_factory("brokers", kind, config)
     settings = configs.broker_settings(config, {item.id: _kind(item) for item in universe})
     made = factory(settings, seed=config.broker.seed)
     if not isinstance(made, InLoopBroker | Broker):
@@ -361,7 +369,7 @@ def _kind(item: Instrument) -> str:
 
 def make_policy(policy: Any, config: configs.Config) -> HedgePolicy:
     """The policy of a table with its `kind`."""
-    factory = load("policies", policy.kind, config.plugins.allow)
+    factory = find_factory("policies", policy.kind, config)
     try:
         made = factory(**policy.settings())
     except (TypeError, ValueError) as fault:
@@ -373,7 +381,7 @@ def make_policy(policy: Any, config: configs.Config) -> HedgePolicy:
 
 def make_strategy(entry: Any, config: configs.Config, policy: HedgePolicy | None) -> Strategy:
     """The strategy of a [[strategies]] entry, with the policy given instead of its own when there is one."""
-    factory = load("strategies", entry.kind, config.plugins.allow)
+    factory = find_factory("strategies", entry.kind, config)
     chosen = policy
     if chosen is None and entry.policy is not None:
         chosen = make_policy(entry.policy, config)
