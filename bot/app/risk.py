@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -908,10 +909,19 @@ def _headline(document: Row) -> str:
 
 
 def _table(title: str, columns: Sequence[str], left: int = 1) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0))
     for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place < left else "right", no_wrap=place < left)
+        table.add_column(_folded(name), justify="left" if place < left else "right", no_wrap=True)
     return table
+
+
+def _folded(name: str) -> str:
+    """A heading on two lines when it is long, so that numbers, not words, set the width."""
+    words = name.split(" ")
+    if len(name) <= 9 or len(words) == 1:
+        return name
+    half = min(range(1, len(words)), key=lambda i: abs(len(" ".join(words[:i])) - len(" ".join(words[i:]))))
+    return " ".join(words[:half]) + "\n" + " ".join(words[half:])
 
 
 def _positions_table(rows: Sequence[Row]) -> Table:
@@ -954,7 +964,8 @@ def _greeks_table(title: str, rows: Sequence[Row], keys: Sequence[str]) -> Table
     table = _table(title, (*keys, *(name.replace("_", " ") for name in fields)), left=len(keys))
     for row in rows:
         table.add_row(
-            *(str(row[key]) for key in keys), *(_shown(row[name], 4 if name in UNIT_FIELDS else 2) for name in fields)
+            *(str(row[key])[:16].replace("T", " ") for key in keys),
+            *(_shown(row[name], 4 if name in UNIT_FIELDS else 2) for name in fields),
         )
     return table
 
@@ -1006,7 +1017,12 @@ def _scenario_table(found: Row) -> Table:
 
 
 def _shown(value: float | None, digits: int) -> str:
-    return "?" if value is None else f"{value:,.{digits}f}"
+    """The number with `digits` decimals, fewer when it is large: nobody reads the cents of a million."""
+    if value is None:
+        return "?"
+    size = abs(value)
+    kept = 0 if size >= 1e5 else min(digits, 1) if size >= 1e4 else min(digits, 2) if size >= 1e3 else digits
+    return f"{value:,.{kept}f}"
 
 
 def _age(seconds: float | None) -> str:
