@@ -24,6 +24,7 @@ import typer.main
 from bot.app import config as configs
 from bot.app import runs
 from bot.app.cli import app
+from tests.realdata import lean_root
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -434,3 +435,20 @@ def test_the_result_page_names_every_file_of_a_stored_run(tmp_path: Path) -> Non
     section = (ROOT / "docs" / "results.md").read_text("utf-8").split("## The stored run", 1)[1].split("\n## ", 1)[0]
     listed = {name for cell in re.findall(r"(?m)^\| (`[^|]+)\|", section) for name in re.findall(r"`([^`]+)`", cell)}
     assert {file.name for file in folder.iterdir()} == listed - {"report.html", "book.json"}
+
+
+@pytest.mark.real
+def test_the_day_of_the_readme_is_as_told() -> None:
+    """The README's table of the ES day holds the numbers that its config gives on the recorded day."""
+    env = {"EVENKEEL_DATA": str(lean_root())}
+    _, document, _ = runs.execute(configs.load_config(ROOT / "config" / "es_day.toml", env), store=False)
+    told: dict[str, list[float]] = {}
+    for line in (ROOT / "README.md").read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] in document["books"] and len(cells) == 6:
+            told[cells[0]] = [float(cell.replace(",", "")) for cell in cells[1:]]
+    parts = ("total", "options", "hedge", "spread_cost")
+    found = {name: [*(book["pnl"][part] for part in parts), book["trades"]] for name, book in document["books"].items()}
+    assert told == found
+    gap = found["static"][0] - found["dynamic"][0]
+    assert f"static won by {gap:,.2f}" in (ROOT / "README.md").read_text("utf-8").replace("\n", " ")
