@@ -14,6 +14,9 @@ import msgspec
 
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import Order, Refusal
+from bot.domain.units import decimal_of
+
+ONE = Decimal(1)
 
 
 class LimitView(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +75,11 @@ def refuse_frozen(order: Order, view: LimitView) -> Refusal | None:
     return refuse(order, "frozen", view.frozen) if view.frozen else None
 
 
+def _exact(price: float) -> Decimal | None:
+    """The price in decimals, so that an order exactly at a bound passes; None when it is not known."""
+    return decimal_of(price) if math.isfinite(price) else None
+
+
 def _reduces(order: Order, view: LimitView) -> bool:
     after = view.held + order.quantity
     return abs(after) <= abs(view.held) and (after == 0 or (after > 0) == (view.held > 0))
@@ -102,10 +110,13 @@ def _order_notional(bound: Decimal) -> Limit:
         if _reduces(order, view):
             return None
         inverse = isinstance(view.instrument, Perpetual) and view.instrument.inverse  # its multiplier is money already
-        notional = abs(float(order.quantity * view.instrument.multiplier)) * (1.0 if inverse else view.price)
-        if math.isfinite(notional) and notional <= float(bound):
+        contracts = abs(order.quantity) * view.instrument.multiplier
+        price = ONE if inverse else _exact(view.price)
+        if price is None:
+            return refuse(order, "order_notional", f"no price, so no notional to hold against max_order_notional {bound}")
+        if contracts * price <= bound:
             return None
-        return refuse(order, "order_notional", f"notional {notional:,.2f} exceeds max_order_notional {bound}")
+        return refuse(order, "order_notional", f"notional {contracts * price:,.2f} exceeds max_order_notional {bound}")
 
     return check
 
@@ -133,10 +144,13 @@ def _price_collar(share: float) -> Limit:
     def check(order: Order, view: LimitView) -> Refusal | None:
         if order.limit is None:
             return None
-        away = abs(float(order.limit) / view.price - 1.0) if view.price > 0 else math.inf
-        if away <= share:
+        price = _exact(view.price)
+        if price is None or price <= 0:
+            return refuse(order, "price_collar", f"no price to hold limit {order.limit} against, collar {share:.2%}")
+        away = abs(order.limit - price)
+        if away <= decimal_of(share) * price:
             return None
-        return refuse(order, "price_collar", f"limit {order.limit} is {away:.2%} from {view.price}, collar {share:.2%}")
+        return refuse(order, "price_collar", f"limit {order.limit} is {away / price:.2%} from {price}, collar {share:.2%}")
 
     return check
 
