@@ -81,12 +81,19 @@ def intervals_of(run: Run) -> dict[str, attributions.Intervals]:
 
 
 def final_pnl(run: Run, account: Account) -> Pnl:
-    """The exact P&L of an account at the end of its run."""
-    loop = run.loop
-    found = account.ledger.pnl(lambda key: loop.valuation.mark(key, loop.now), loop.convert)
+    """The exact P&L of an account at the end of its run; DataError naming the marks and rates it lacks."""
+    loop, ledger = run.loop, account.ledger
+    found = ledger.pnl(lambda key: loop.valuation.mark(key, loop.now), loop.convert)
     if found is None:
+        marks = [key for key in ledger.quantities() if loop.valuation.mark(key, loop.now) is None]
+        owed = {settlement_currency(run.universe.get(key)) for key in ledger.quantities()} | set(ledger.book.cash())
+        rates = [f"{currency} in {ledger.base}" for currency in sorted(owed) if loop.convert(currency) is None]
+        lacking = " and ".join(
+            f"{what} of {', '.join(names)}" for what, names in (("the mark", marks), ("the rate", rates)) if names
+        )
         raise DataError(
-            f"account {account.name}: a mark or an exchange rate into {account.ledger.base} is missing at {iso(loop.now)}"
+            f"{run.config.path.name}: account {account.name}: expected {lacking or 'every mark and rate'} at "
+            f"{iso(loop.now)}, found none; rates are named by session.fx"
         )
     return found
 
@@ -183,10 +190,11 @@ def _slippage(run: Run, account: Account, pnl: Pnl) -> dict[str, float]:
 
 
 def _legs(run: Run) -> list[dict[str, Any]]:
-    """Each option leg at the first and last sample: mark, vol, delta."""
+    """Each option leg at the first and last sample: mark, vol, delta. A contract that became another has no last ones."""
     loop = run.loop
     table = loop.sampler.table()
-    quantities = table.tracks["dynamic"].states[0].quantities
+    states = table.tracks["dynamic"].states
+    quantities, last = states[0].quantities, states[-1].quantities
     legs: list[dict[str, Any]] = []
     for key, quantity in sorted(quantities.items()):
         contract = run.universe.get(key)
@@ -198,6 +206,7 @@ def _legs(run: Run) -> list[dict[str, Any]]:
         spot = float(loop.sampler.spot_path(contract.underlying)[0])
         units = loop.valuation.units(s, spot, int(table.instants[0]), vols[0])
         marks = table.prices[key]
+        converted = key not in last and contract.expiry > loop.now
         legs.append(
             {
                 "instrument": key,
@@ -211,9 +220,9 @@ def _legs(run: Run) -> list[dict[str, Any]]:
                 "entry_mark": _rounded(float(marks[0]), 10),
                 "entry_iv": _rounded(float(vols[0, row]), 10),
                 "entry_delta": _rounded(float(units.delta[row]), 10),
-                "exit_mark": _rounded(float(marks[-1]), 10),
-                "exit_iv": _rounded(float(vols[-1, row]), 10),
-                "vol_age": None if s.vol_ts[row] < 0 else span(max(0, int(loop.now - s.vol_ts[row]))),
+                "exit_mark": None if converted else _rounded(float(marks[-1]), 10),
+                "exit_iv": None if converted else _rounded(float(vols[-1, row]), 10),
+                "vol_age": None if converted or s.vol_ts[row] < 0 else span(max(0, int(loop.now - s.vol_ts[row]))),
             }
         )
     return legs
@@ -384,7 +393,7 @@ def sample_columns(run: Run) -> dict[str, NDArray[Any]]:
     """The samples of a run as columns: instants, spots, and per account P&L, costs, holdings, delta, cumulative terms.
 
     Shape: each (samples,). Names: `ts_ns`, `on_grid`, `spot/<underlying>`, `<account>/total|options|hedge|paid`,
-    `<account>/held/<instrument>`, `<account>/net_delta|option_delta|gamma`, `<account>/option_delta/<underlying>`,
+    `<account>/held/<instrument>`, `<account>/net_delta|option_delta|net_gamma`, `<account>/option_delta/<underlying>`,
     `<account>/<term>` summed from the start.
     """
     loop = run.loop
@@ -403,7 +412,7 @@ def sample_columns(run: Run) -> dict[str, NDArray[Any]]:
         for part, values in (
             ("net_delta", intervals.net_delta),
             ("option_delta", intervals.option_delta),
-            ("gamma", intervals.net_gamma),
+            ("net_gamma", intervals.net_gamma),
         ):
             out[f"{name}/{part}"] = np.append(values, values[-1] if len(values) else math.nan)
         for key, values in intervals.option_delta_of.items():

@@ -11,7 +11,13 @@ from bot.core.errors import ConfigError
 def lay_out(folder: Path) -> list[str]:
     """The files written, relative to the folder."""
     source = configs.examples_folder()
-    files = sorted(p for p in source.rglob("*") if p.is_file() and p.suffix in {".toml", ".csv", ".json"})
+    files = sorted(
+        path
+        for path in source.rglob("*")
+        if path.is_file()
+        and path.suffix in {".toml", ".csv", ".json"}
+        and path.relative_to(source).parts[0] != "runs"  # a checkout keeps its own runs beside its examples
+    )
     if not files:
         raise ConfigError("init: expected the shipped examples in this installation, found none")
     written: list[str] = []
