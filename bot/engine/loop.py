@@ -129,6 +129,8 @@ class Loop:
         self._masks: list[int] = [0] * len(universe)
         self._ready_report = ""
         self._unsettled: set[str] = set()
+        self._halted: set[str] = set()
+        self._purging: set[tuple[str, str]] = set()
         for account in self.accounts:
             account.timer_request = self._strategy_timer
         if settings.begin == "two_sided" or settings.start:
@@ -372,14 +374,13 @@ class Loop:
                 return
 
     def _halt(self, instrument: str, *, halted: bool) -> None:
+        (self._halted.add if halted else self._halted.discard)(instrument)
         for account in self.accounts:
             if halted:
                 account.freeze(instrument, "halted", f"{instrument} is halted")
             else:
                 account.thaw(instrument, "halted")
-            venue: object = account.in_loop
-            if isinstance(venue, Halts):
-                venue.set_halted(instrument, halted=halted)
+            self._hold_venue(account, instrument)
 
     def _control(self, item: Control) -> None:
         for account in self.accounts:
@@ -435,8 +436,24 @@ class Loop:
             return
         changed = {event.instrument, *(c.old for c in event.conversions)}
         for order_id in account.open_ids:
-            if account.orders[order_id].order.instrument in changed:
+            instrument = account.orders[order_id].order.instrument
+            if instrument in changed:
                 self.outbox.cancel(account, order_id, f"{event.what} of {event.instrument}")
+                self._purging.add((account.name, instrument))
+                self._hold_venue(account, instrument)
+
+    def _hold_venue(self, account: Account, instrument: str) -> None:
+        """Let a simulated venue fill nothing in an instrument while old orders are on their way out, or it is halted."""
+        venue: object = account.in_loop
+        if isinstance(venue, Halts):
+            held = (account.name, instrument) in self._purging or instrument in self._halted
+            venue.set_halted(instrument, halted=held)
+
+    def _end_purges(self, account: Account) -> None:
+        open_in = {account.orders[order_id].order.instrument for order_id in account.open_ids}
+        for name, instrument in [p for p in self._purging if p[0] == account.name and p[1] not in open_in]:
+            self._purging.discard((name, instrument))
+            self._hold_venue(account, instrument)
 
     def _end_boxes(self) -> None:
         """Vols or holdings changed: no promise to stay quiet outlives that."""
@@ -553,6 +570,8 @@ class Loop:
         """Apply a venue's word to its account."""
         if account.hear(event, self._lot_of):
             self._sample_wanted = True
+        if self._purging:
+            self._end_purges(account)
         for slot in account.slots:
             slot.box = None if slot.asks_for_box else slot.box
         self._refresh_due()
