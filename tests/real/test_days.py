@@ -183,7 +183,8 @@ def test_a_share_is_hedged_with_an_index_future(tmp_path: Path) -> None:
 def test_ticks_and_seconds_are_hedged_on(ticker: str, resolution: str, strike: int, tmp_path: Path) -> None:
     """A book at a fixed vol over a day of ticks or seconds: fills are the hedge's P&L, bad rows are counted."""
     day = changed(
-        FALL_2013, name="fine", underlying=f"US:{ticker}", rows=(f"{ticker},option,call,{strike},2013-11-16,physical,100,USD,100",),
+        FALL_2013, name="fine", underlying=f"US:{ticker}",
+        rows=(f"{ticker},option,call,{strike},2013-11-16,physical,100,USD,100",),
         feed_extra=f'resolution = "{resolution}"\nonly = ["US:{ticker}"]',
     )  # fmt: skip
     _, steps, document = run_day(tmp_path, day, IMMEDIATE)
