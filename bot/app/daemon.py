@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 from bot.app.wiring import Run
 from bot.core.errors import TooManyRefused
@@ -134,23 +135,54 @@ async def drive(
 async def _replay(run: Run, pace: Pace, voices: Voices, progress: Progress | None, stop: asyncio.Event | None) -> None:
     loop = run.loop
     by_instant = pace.speed is not None or bool(voices)
-    async for name, item in merge([(feed.name, feed.events()) for feed in run.feeds]):
-        for piece in _instants(item) if by_instant else (item,):
-            ts = _first(piece)
-            if voices:
-                loop.close_open_instant()
-                await _carry(run, voices)
-            await pace.reach(ts)
-            loop.take(piece, name)
-        if progress is not None:
-            progress(loop.now, loop.tape.rows)
-        if stop is not None and stop.is_set():
-            loop.take(Control(ts_recv=loop.now, verb="stop", operator="signal"), "control")
-            return
-        if loop.done:
-            return
-        if by_instant:
-            await asyncio.sleep(0)
+    told = Told(stop)
+    async with told:
+        async for name, item in merge([(feed.name, feed.events()) for feed in run.feeds]):
+            for piece in _instants(item) if by_instant else (item,):
+                if voices:
+                    loop.close_open_instant()
+                    await _carry(run, voices)
+                if pace.speed is not None:
+                    await told.or_done(pace.reach(_first(piece)))
+                await asyncio.sleep(0)  # signals are heard between pieces, however fast they come
+                if told:
+                    loop.take(Control(ts_recv=loop.now, verb="stop", operator="signal"), "control")
+                    return
+                loop.take(piece, name)
+            if progress is not None:
+                progress(loop.now, loop.tape.rows)
+            if loop.done:
+                return
+
+
+class Told:
+    """Whether a run was told to stop; whoever waits for something else need not sit it out."""
+
+    def __init__(self, stop: asyncio.Event | None) -> None:
+        self._stop = stop if stop is not None else asyncio.Event()
+        self._waiting: asyncio.Task[bool] | None = None
+
+    def __bool__(self) -> bool:
+        return self._stop.is_set()
+
+    async def __aenter__(self) -> Told:
+        self._waiting = asyncio.create_task(self._stop.wait(), name="told to stop")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def or_done(self, work: Coroutine[Any, Any, None]) -> None:
+        """Return when the work is done, or drop it once the run is told to stop."""
+        assert self._waiting is not None
+        task = asyncio.create_task(work, name="pace")
+        try:
+            await asyncio.wait({task, self._waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
 
 
 async def _live(run: Run, clock: Clock, voices: Voices, progress: Progress | None, stop: asyncio.Event | None) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bot.app import config as configs
 from bot.app.config import examples_folder
+from bot.app.daemon import drive
+from bot.app.wiring import assemble
+from bot.core.events import FeedEvent
+from bot.core.ports import FeedReport
 from bot.domain.units import parse_instant
 from bot.engine.journal import Executed, Step
 from bot.testing.fakes import FakeClock
 from tests.realdata import lean_root
-from tests.replay.command import write_session
+from tests.replay.command import CALL, write_session
 from tests.replay.days import ES, GOOG, SPXW, Day, changed, facts, play, write_config
 
 BAND = 'kind = "delta_band"\nhalf_width = {}\nto = "edge"'
@@ -75,3 +81,43 @@ def test_batches_of_the_synthetic_feed_change_no_fact() -> None:
     plain = facts(play(synthetic())[1])
     for rows in ("1", "500"):
         assert facts(play(synthetic(EVENKEEL__FEEDS__0__BATCH_ROWS=rows))[1]) == plain
+
+
+class Stopping:
+    """A feed at whose tenth batch somebody says stop."""
+
+    recorded = True
+
+    def __init__(self, inner: Any, stop: asyncio.Event) -> None:
+        self._inner, self._stop = inner, stop
+        self.name = inner.name
+
+    async def __aenter__(self) -> Stopping:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *fault: Any) -> None:
+        await self._inner.__aexit__(*fault)
+
+    async def events(self) -> AsyncIterator[FeedEvent]:
+        count = 0
+        async for event in self._inner.events():
+            count += 1
+            if count == 10:
+                asyncio.get_running_loop().call_soon(self._stop.set)
+            yield event
+
+    def report(self) -> FeedReport:
+        return self._inner.report()  # type: ignore[no-any-return]  # the feed within is any feed
+
+
+async def test_a_stop_is_heard_between_batches_at_full_speed(tmp_path: Path) -> None:
+    """A replay as fast as it goes still hears the word of a signal, at the next batch, and closes its hedge there."""
+    config = configs.load_config(write_session(tmp_path), {"EVENKEEL__FEEDS__0__BATCH_ROWS": "2"})
+    run = assemble(config, journal=None)
+    stop = asyncio.Event()
+    run.feeds = [Stopping(feed, stop) for feed in run.feeds]
+    await drive(run, stop=stop)
+    assert run.loop.ended_at is not None
+    assert run.loop.ended_at < parse_instant("2025-03-03T14:45:00Z")
+    assert run.accounts[0].ledger.quantities().keys() == {CALL}
