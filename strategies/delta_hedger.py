@@ -8,17 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 
 from bot.core.events import Alarm, Evidence, Target, TargetLine
 from bot.core.ports import BandInput, Glances, Hedge, HedgePolicy, StrategyView
 from bot.core.quiet import UNTIL_TIMER, QuietBox
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
-from bot.domain.units import Nanos
+from bot.domain.units import NS_PER_MINUTE, Nanos
 from strategies.policies.decide import Decision, decide
 
 ZERO = Decimal(0)
+LOOK_AGAIN: Final[Nanos] = NS_PER_MINUTE
+"""How long a rule that acts once waits when it could not act."""
 
 
 class _State:
@@ -77,6 +79,7 @@ class DeltaHedger:
         self._needs_ticks: bool = getattr(policy, "needs_ticks", True)
         self._states: list[_State] = []
         self._started: Nanos = 0
+        self._look_again: Nanos = -1
 
     # ------------------------------------------------------------------ the Strategy protocol
 
@@ -155,7 +158,7 @@ class DeltaHedger:
         if price != price:  # noqa: PLR0124  NaN test
             price = self._last_price(view, state)
             if price != price:  # noqa: PLR0124  NaN test
-                view.skip(hedge.underlying, f"no two-sided quote of {state.instrument.id}")
+                self._blocked(view, state, f"no two-sided quote of {state.instrument.id}")
                 return None
         held = view.exposure(state.instrument.id)
         if state.plain:
@@ -164,6 +167,9 @@ class DeltaHedger:
         else:
             per_contract = self._per_contract(view, state, price)
             want = self._want(state, delta, held, per_contract)
+            if math.isnan(want):
+                self._blocked(view, state, f"no price of {hedge.underlying} to scale {state.instrument.id} by")
+                return None
         if self._stays is not None and self._stays(want, held, per_contract):
             return None
         # Positions, not names: this runs at every quote, and names cost as much again.
@@ -187,13 +193,21 @@ class DeltaHedger:
             return None
         decision = decide(band, held, state.lot, policy=self.policy.name, toward_zero=state.hedge.toward_zero)
         if not decision.stay and not view.is_open(state.instrument.id):
-            view.skip(state.hedge.underlying, f"the session of {state.instrument.id} is closed")
+            self._blocked(view, state, f"the session of {state.instrument.id} is closed")
             return None
         state.last_ts = view.now
         state.last_spot = x.spot
         if decision.stay:
             return None
         return self._target(view, state, decision, (float(band.lo), float(band.hi)))
+
+    def _blocked(self, view: StrategyView, state: _State, reason: str) -> None:
+        """Put on the record that a decision was due and could not be made; a rule nothing else would wake looks again."""
+        view.skip(state.hedge.underlying, reason)
+        waits = not self._needs_ticks and self._interval is None and state.last_ts < 0
+        if waits and self._look_again <= view.now:
+            self._look_again = view.now + LOOK_AGAIN
+            view.wake_at(self._look_again, "look again")
 
     def _want(self, state: _State, delta: float, held: float, per_contract: float) -> float:
         """The hedge that brings the net delta to the target, or to the nearest end of a target range."""
@@ -239,7 +253,7 @@ class DeltaHedger:
                 )
             )
         if not usable:
-            view.skip(state.hedge.underlying, fault)
+            self._blocked(view, state, fault)
         return state.last_delta if usable else math.nan
 
     def _target(self, view: StrategyView, state: _State, decision: Decision, band: tuple[float, float]) -> Target:

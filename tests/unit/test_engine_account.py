@@ -222,7 +222,7 @@ def test_the_hedger_tries_again_after_a_venue_reject() -> None:
         ],
         finish=False,
     )
-    assert [f.what for f in run.facts(VenueSaid)][0] == "rejected"
+    assert next(f.what for f in run.facts(VenueSaid)) == "rejected"
     assert len(run.facts(Ordered)) == 2
     assert run.held() < 0
 

@@ -32,7 +32,7 @@ def order(quantity: int | str = 5, *, limit: str | None = None) -> Order:
 
 def view(**changes: Any) -> LimitView:
     """What a limit sees: nothing held or open, a fresh price of 100."""
-    known: dict[str, Any] = dict(instrument=STOCK, price=100.0, quote_age_ns=0, held=D(0), open_orders=0)
+    known: dict[str, Any] = {"instrument": STOCK, "price": 100.0, "quote_age_ns": 0, "held": D(0), "open_orders": 0}
     return LimitView(**(known | changes))
 
 
@@ -104,7 +104,7 @@ def test_refused_orders_are_on_the_record_and_never_reach_the_venue() -> None:
 
 def test_a_working_order_counts_toward_the_position_limit() -> None:
     """Held plus working is what the limit looks at: a second order while the first rests is refused."""
-    target = dict(kind="limit", limits={STOCK.id: D("90")}, tif="gtc")
+    target = {"kind": "limit", "limits": {STOCK.id: D("90")}, "tif": "gtc"}
     first = Script([(MINUTE, STOCK.id, 6)], book="a", name="a", target=target)
     second = Script([(2 * MINUTE, STOCK.id, 3)], book="b", name="b", target=target)
     run = Bench([first, second], checks=LimitSettings(max_position=D(8))).play(minutes([100.0] * 4), finish=False)
@@ -138,7 +138,7 @@ def test_opposite_targets_of_two_books_cross_at_mid_and_only_the_net_is_sent() -
 
 def test_targets_of_one_instant_cross_when_the_second_speaks() -> None:
     """An open gap of one book is met by the other's at the middle, with a fact that names both."""
-    target = dict(kind="limit", limits={STOCK.id: D("90")}, tif="gtc")
+    target = {"kind": "limit", "limits": {STOCK.id: D("90")}, "tif": "gtc"}
     a = Script([(MINUTE, STOCK.id, 5)], book="a", name="a", target=target)
     b = Script([(2 * MINUTE, STOCK.id, -3)], book="b", name="b")
     refusing = LimitSettings(max_order_quantity=D(4))

@@ -21,10 +21,10 @@ INVERSE = Perpetual(id="X:BTCUSD", currency="USD", multiplier=D(100), inverse=Tr
 
 
 def fill(instrument: str, quantity: str, price: str, mid: str, touch: str, **rest: object) -> Fill:
-    known: dict[str, object] = dict(
-        id="f", order_id="o", account="a", instrument=instrument, ts=START, quantity=D(quantity), price=D(price),
-        commission=D(0), currency="USD", mid=D(mid), touch=D(touch), quote_ts=START,
-    )  # fmt: skip
+    known: dict[str, object] = {
+        "id": "f", "order_id": "o", "account": "a", "instrument": instrument, "ts": START, "quantity": D(quantity), "price": D(price),
+        "commission": D(0), "currency": "USD", "mid": D(mid), "touch": D(touch), "quote_ts": START,
+    }  # fmt: skip
     return Fill(**(known | rest))  # type: ignore[arg-type]  # the fields of a fill, by name
 
 

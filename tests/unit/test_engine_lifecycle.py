@@ -183,7 +183,7 @@ def test_a_split_of_a_withdrawn_quote_carries_the_mark_at_the_new_price() -> Non
 @pytest.mark.parametrize("latency", [0, 10 * SECOND])
 def test_orders_of_a_split_share_are_dropped(latency: int) -> None:
     """A limit order from before the split, at the old price, fills no more, and the next decision trades again."""
-    rest = dict(kind="limit", limits={STOCK.id: D(650)}, tif="gtc")
+    rest = {"kind": "limit", "limits": {STOCK.id: D(650)}, "tif": "gtc"}
     late = [quote(STOCK.id, i * MINUTE + SECOND, 100.0, 100.2) for i in (3, 4, 5, 6)]
     run = Bench(
         [Script([(MINUTE, STOCK.id, 10)], target=rest), Script([(5 * MINUTE, STOCK.id, 2)], book="b", name="b")],
@@ -280,7 +280,7 @@ def test_a_shadow_that_raises_does_not_stop_the_dynamic_account() -> None:
 
 def test_a_stopped_strategy_leaves_no_order_working() -> None:
     """The resting order of a strategy that raised is dropped."""
-    rest = dict(kind="limit", limits={STOCK.id: D(90)}, tif="gtc")
+    rest = {"kind": "limit", "limits": {STOCK.id: D(90)}, "tif": "gtc"}
     script = Script([(MINUTE, STOCK.id, 5), (2 * MINUTE, STOCK.id, 6)], target=rest)
     run = Bench([script]).play(minutes([100.0] * 2), finish=False)
     script.plan = []
