@@ -17,6 +17,7 @@ this module does not import the compiler.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -30,13 +31,17 @@ from bot.pricing.status import Status
 Array: TypeAlias = NDArray[np.float64]
 
 SliceKernel: TypeAlias = Callable[[float, int, Array, float, float], tuple[float, float]]
-RowsKernel: TypeAlias = Callable[[Array, Array, Array, Array, Array, float, float, Array], None]
+RowsKernel: TypeAlias = Callable[..., None]
 
 TINY: Final = 1e-100
 """A total deviation vol sqrt(tau) at or below this is no deviation."""
 FAR: Final = 1e8
 """Beyond this many deviations a normal density is 0 and N is 0 or 1, long since; products of d stay finite."""
 PHI_0: Final = 0.3989422804014327
+SQRT_HALF: Final = 0.7071067811865476
+SQRT_HALF_PI: Final = 1.2533141373155003
+CHUNK: Final = 16_384
+"""Rows a batch hands to its kernel at a time: inputs that are one number are spread over so many rows, not over all."""
 
 
 class BlackGreeks(NamedTuple):
@@ -93,7 +98,7 @@ def bsm(
     """
     S, K, tau_, vol_, r, q, cp_ = _broadcast(spot, strike, tau, vol, rate, dividend, cp)
     with np.errstate(all="ignore"):
-        return _greeks(S, K, tau_, vol_, r, q, np.exp(-r * tau_), np.exp(-q * tau_), cp_)
+        return _greeks(S, K, tau_, vol_, r, q, exp_product(-r, tau_), exp_product(-q, tau_), cp_)
 
 
 def black76(
@@ -124,7 +129,7 @@ def black76(
         F, K, tau_, vol_, r, cp_ = _broadcast(forward, strike, tau, vol, rate, cp)
     with np.errstate(all="ignore"):
         if rate is not None:
-            D = np.exp(-r * tau_)
+            D = exp_product(-r, tau_)
         result = _greeks(F, K, tau_, vol_, r, r, D, D, cp_)
         return result._replace(rho=result.rho + result.rho_q, rho_q=0.0 * result.rho_q)
 
@@ -135,20 +140,53 @@ def greeks_slice(
     tau: ArrayLike,
     vol: ArrayLike,
     *,
-    rate: float = 0.0,
-    dividend: float = 0.0,
+    rate: ArrayLike = 0.0,
+    dividend: ArrayLike = 0.0,
     cp: ArrayLike = 1,
+    out: Array | None = None,
 ) -> SliceGreeks:
     """Price, delta, gamma, vega and theta of contracts on one underlying, compiled; equal to `bsm` to rounding.
 
     On a future pass `dividend = rate`: that is Black-76 with its discount factor. Rows `bsm` marks as bad are NaN here.
 
-    Shape: array arguments broadcast together.
+    The kernel is branch-free vector code without contracted multiply-adds: a row has the same bits alone, in a batch, in
+    any thread and on any x86-64 processor. It keeps no state, so threads may share it.
+
+    Shape: all arguments broadcast together; `out`, when given, is (5, n) float64 for n rows in all, and holds the result.
+    Errors: ValueError when shapes do not broadcast or `out` does not fit.
     """
-    S, K, T, v, c = _broadcast(spot, strike, tau, vol, cp)
-    out = np.empty((5, S.size))
-    _rows_kernel()(S.ravel(), K.ravel(), T.ravel(), v.ravel(), c.ravel(), float(rate), float(dividend), out)
-    return SliceGreeks(*(column.reshape(S.shape) for column in out))
+    given = [np.asarray(value, dtype=np.float64) for value in (spot, strike, tau, vol, cp, rate, dividend)]
+    shape = np.broadcast_shapes(*(value.shape for value in given))
+    count = math.prod(shape)
+    if out is None:
+        out = np.empty((5, count))
+    elif out.shape != (5, count) or out.dtype != np.float64 or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError(
+            f"greeks_slice: out: expected writable C-contiguous float64 (5, {count}), found {out.dtype} {out.shape}"
+        )
+    kernel = _rows_kernel()
+    columns = [_column(value, shape) for value in given]
+    for start in range(0, count, CHUNK):
+        stop = min(start + CHUNK, count)
+        rows = [
+            column[: stop - start] if value.size == 1 else column[start:stop]
+            for column, value in zip(columns, given, strict=True)
+        ]
+        if count <= CHUNK:
+            kernel(*rows, out)
+            continue
+        part = np.empty((5, stop - start))
+        kernel(*rows, part)
+        out[:, start:stop] = part
+    return SliceGreeks(*(column.reshape(shape) for column in out))
+
+
+def _column(value: Array, shape: tuple[int, ...]) -> Array:
+    """The rows of one input, flat and contiguous; of a single number, only as many as a chunk has."""
+    count = math.prod(shape)
+    if value.size == 1:
+        return np.full(min(count, CHUNK), value.reshape(()))
+    return np.ascontiguousarray(np.broadcast_to(value, shape)).reshape(-1)
 
 
 def slice_kernel() -> SliceKernel:
@@ -223,6 +261,25 @@ def log_ratio(above: Array, below: Array) -> Array:
     return np.where(near, np.log1p(np.where(near, relative, 0.0)), np.log(above / below))
 
 
+def exp_product(a: Array, b: Array) -> Array:
+    """exp(a b), with the rounding of the product put back (Dekker 1971): a large |a b| costs no digits.
+
+    Shape: arguments broadcast together. Domain: |a|, |b| below 1e300; an infinite product gives 0 or inf.
+    """
+    product = a * b
+    a_high, b_high = _high_half(a), _high_half(b)
+    a_low, b_low = a - a_high, b - b_high
+    low = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    power = np.exp(product)
+    return np.asarray(power + power * np.where(np.isfinite(low) & np.isfinite(power), low, 0.0))
+
+
+def _high_half(a: Array) -> Array:
+    """The upper 26 bits of each number, so that products of halves are exact."""
+    split = a * 134217729.0
+    return np.asarray(split - (split - a))
+
+
 def row_status(S: Array, K: Array, tau: Array, vol: Array, cp: Array, *others: Array) -> NDArray[np.int8]:
     """The status of each row by its inputs alone: expired first, then unknown, impossible, limit."""
     finite = np.isfinite(S) & np.isfinite(K) & np.isfinite(tau) & np.isfinite(vol) & np.isfinite(cp)
@@ -240,29 +297,37 @@ def _greeks(
     S: Array, K: Array, tau: Array, vol: Array, r: Array, q: Array, Dr: Array, Dq: Array, cp: Array
 ) -> BlackGreeks:
     """The generalised formula: Black-76 is the case q = r with both discount factors equal."""
-    from scipy.special import ndtr  # noqa: PLC0415  half of this module's import time, and not everyone calls it
+    from scipy.special import erfcx  # noqa: PLC0415  half of this module's import time, and not everyone calls it
 
     status = row_status(S, K, tau, vol, cp, r, q, Dr, Dq)
     limit = status == Status.LIMIT
     root = np.sqrt(tau)
     w = vol * root
-    x = log_ratio(S, K) + (r - q) * tau
-    x = np.where((S == 0.0) & (K == 0.0), 0.0, x)
-    # In the limit d is + or - infinity by the sign of x and 0 at the kink, so that one set of formulas serves both.
-    d1 = np.where(limit, np.sign(x) * FAR, np.clip(x / w + 0.5 * w, -FAR, FAR))
-    d2 = np.where(limit, d1, np.clip(x / w - 0.5 * w, -FAR, FAR))
-    above, below = ndtr(cp * d1), ndtr(cp * d2)
     s, k = S * Dq, K * Dr
+    x = log_ratio(S, K) + (r - q) * tau
+    # In the limit d is far away by the sign of s - k and 0 at the kink, so that one set of formulas serves both.
+    d1 = np.where(limit, np.sign(s - k) * FAR, np.clip(x / w + 0.5 * w, -FAR, FAR))
+    d2 = np.where(limit, d1, np.clip(x / w - 0.5 * w, -FAR, FAR))
     n = PHI_0 * np.exp(-0.5 * d1 * d1)
+    # N(-|d|) / phi(d), and s phi(d1) = k phi(d2): each tail over one density, with all its digits
+    y1, y2 = (SQRT_HALF_PI * erfcx(np.abs(d) * SQRT_HALF) for d in (d1, d2))
+    m = s * n
+    above = np.where(d1 == 0.0, 0.5, np.where(cp * d1 > 0.0, 1.0 - n * y1, n * y1))
+    owed = np.where(d2 == 0.0, 0.5 * k, np.where(cp * d2 > 0.0, k - m * y2, m * y2))
+    below = np.where(k > 0.0, owed / k, above)
+    low = s <= k
+    near, far = np.where(low, y1, y2), np.where(low, y2, y1)
+    inside = np.where(low, d1, -d2) > 0.0
+    value = np.where(inside, np.minimum(s, k) - m * (near + far), m * (near - far))
 
     def smooth(values: Array) -> Array:
         return np.where(limit, 0.0, values)
 
-    price = np.maximum(cp * (s * above - k * below), 0.0)
+    price = np.maximum(value, 0.0) + np.maximum(cp * (s - k), 0.0)
     delta = cp * Dq * above
     gamma = smooth(Dq * n / (S * w))
-    vega = s * n * root
-    theta = cp * (q * s * above - r * k * below) - smooth(s * n * vol / (2.0 * root))
+    vega = m * root
+    theta = cp * (q * s * above - r * owed) - smooth(m * vol / (2.0 * root))
     drift_of_d1 = ((r - q) * tau * 2.0 - d2 * w) / (2.0 * tau * w)
     outputs = (
         price,
@@ -270,7 +335,7 @@ def _greeks(
         gamma,
         vega,
         theta,
-        cp * tau * k * below,
+        cp * tau * owed,
         -cp * tau * s * above,
         smooth(-Dq * n * d2 / vol),
         smooth(vega * d1 * d2 / vol),
