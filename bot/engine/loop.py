@@ -25,6 +25,7 @@ from bot.core.events import (
     Corporate,
     FeedEvent,
     FeedState,
+    Filled,
     Funding,
     FxQuote,
     Notice,
@@ -129,6 +130,7 @@ class Loop:
         self._masks: list[int] = [0] * len(universe)
         self._ready_report = ""
         self._unsettled: set[str] = set()
+        self._closing: list[tuple[Slot, Sequence[Target]]] = []
         self._halted: set[str] = set()
         self._purging: set[tuple[str, str]] = set()
         for account in self.accounts:
@@ -572,6 +574,8 @@ class Loop:
             self._sample_wanted = True
         if self._purging:
             self._end_purges(account)
+        if self._closing and not self.done:
+            self._close_again(account, event)
         for slot in account.slots:
             slot.box = None if slot.asks_for_box else slot.box
         self._refresh_due()
@@ -881,7 +885,18 @@ class Loop:
             self._disable(slot, fault)
             return
         if targets:
+            self._closing.append((slot, targets))
             self._settle(slot, targets)
+
+    def _close_again(self, account: Account, event: VenueEvent) -> None:
+        """An order from before the end is done: what it stood in the way of, or changed, is closed now."""
+        order_id = event.fill.order_id if isinstance(event, Filled) else event.order_id
+        state = account.orders.get(order_id)
+        if state is None or state.order.closing or order_id in account.open_ids:
+            return
+        for slot, targets in self._closing:
+            if slot.account is account and not slot.disabled:
+                self._settle(slot, targets)
 
     def _give_up_closing(self) -> None:
         for account in self.accounts:

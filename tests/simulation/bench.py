@@ -226,7 +226,6 @@ class Bench:
         self.marks = Marks(self.universe)
         self.valuation = Valuation(self.universe, self.marks, valuation)
         self.journal = Ear()
-        self.journal.__enter__()
         plans = strategies if isinstance(strategies, Mapping) else {"dynamic": strategies}
         self.accounts: list[Account] = []
         for name, chosen in plans.items():

@@ -339,3 +339,17 @@ def test_instruments_are_of_one_description() -> None:
     """The bench's own instruments make one universe (guards the helpers of this file)."""
     described: list[Instrument] = [STOCK, option(), option()]
     assert len({item.id for item in described}) == 2
+
+
+@pytest.mark.parametrize("latency", [0, SECOND, 45 * SECOND])
+def test_an_order_on_its_way_at_the_end_does_not_keep_the_hedge_open(latency: int) -> None:
+    """The close waits for the order that is still under way, then closes what it left."""
+    contract = option(100, days=20)
+    run = Bench(
+        [hedger(FixedInterval(interval="1m"))], instruments=[STOCK, contract], openings=[(contract.id, 10)],
+        valuation=BY_MODEL, end=START + 2 * MINUTE + SECOND // 2, paper=PaperOptions(latency=latency),
+    )  # fmt: skip
+    run.play(minutes([100.0, 100.4, 101.0, 101.0, 101.0, 101.0, 101.0]))
+    assert run.held() == 0
+    assert "not_closed" not in run.alarms()
+    assert run.loop.done
