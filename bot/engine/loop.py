@@ -33,7 +33,7 @@ from bot.core.events import (
     Target,
     VenueEvent,
 )
-from bot.core.ports import Halts, HoldsPositions
+from bot.core.ports import Follows, Halts, HoldsPositions
 from bot.core.quiet import FOREVER, UNTIL_TIMER
 from bot.domain import costs
 from bot.domain.book import PositionKey
@@ -164,11 +164,13 @@ class Loop:
     def advance(self, ts: Nanos) -> None:
         """Let time pass to just before what happens at `ts`: close the open instant, run what falls due."""
         if ts == self._open_ts:
+            self._closed_early = False  # more data of the present instant: it closes again
             return
         if ts < self._open_ts:
             raise EvenkeelError(f"the loop is at {iso(self._open_ts)} and was given an event of {iso(ts)}")
-        if self._open_ts >= 0:
+        if self._open_ts >= 0 and not self._closed_early:
             self._close_instant()
+        self._closed_early = False
         self._run_due(ts)
         self._open_ts = self.now = ts
 
@@ -177,7 +179,7 @@ class Loop:
         if self.done:
             return
         last = self._open_ts
-        if last >= 0:
+        if last >= 0 and not self._closed_early:
             self._close_instant()
         end = self.settings.end
         if not self.done and end is not None and self.started_at is not None:
@@ -200,13 +202,18 @@ class Loop:
 
     def close_open_instant(self) -> None:
         """Live: the inbox is drained, so the present instant is complete."""
-        if self._open_ts >= 0:
+        if self._open_ts >= 0 and not self._closed_early:
             self._close_instant()
+            self._closed_early = True
             self._run_due(self._open_ts + 1)
+
+    def next_due(self) -> Nanos:
+        """The instant of the next timer, re-mark, arrival or fill; FOREVER when nothing is pending."""
+        return self._due()
 
     def run_timers(self, now: Nanos) -> None:
         """Live: run what fell due by the wall clock while no data came."""
-        if now > self._open_ts:
+        if now >= self._open_ts:
             self._run_due(now + 1)
 
     def due_in(self, now: Nanos) -> float:
@@ -398,6 +405,8 @@ class Loop:
         """Convert marks and holdings; the samples before and after stand on either side of a break."""
         if self.started_at is not None:
             self.sampler.take(event.ts_recv, self.convert, on_grid=False)
+        renamed = self._renamed(event)
+        self.valuation.follow(renamed)
         for conversion in event.conversions:
             old, new = self.universe.index(conversion.old), self.universe.index(conversion.new)
             self.marks.scale(old, new, float(conversion.ratio))
@@ -418,6 +427,7 @@ class Loop:
         for account in self.accounts:
             self._drop_changed_orders(account, event)
             account.adjust(event)
+        self._follow(renamed)
         self._end_boxes()
         if not event.adjusted:
             self._alarm(
@@ -431,6 +441,29 @@ class Loop:
         if self.started_at is not None:
             self.sampler.mark_break(f"{event.what} of {event.instrument}")
             self.sampler.take(event.ts_recv, self.convert, on_grid=False)
+
+    def _renamed(self, event: Corporate) -> dict[str, str]:
+        """Old id to new of what is not an option and only changed its name."""
+        return {
+            c.old: c.new
+            for c in event.conversions
+            if c.ratio == 1 and not isinstance(self.universe.get(c.old), OptionContract)
+        }
+
+    def _follow(self, renamed: Mapping[str, str]) -> None:
+        """Let everybody who watched or traded an old id go on with the new one."""
+        if not renamed:
+            return
+        self.needed = [renamed.get(key, key) for key in self.needed]
+        for account in self.accounts:
+            for slot in account.slots:
+                strategy: object = slot.strategy
+                if isinstance(strategy, Follows):
+                    strategy.follow(slot.view, renamed)
+                    slot.view.refresh()
+        for bit, slot in self._tick_slots:
+            for key in slot.strategy.watches():
+                self._masks[self.universe.index(key)] |= bit
 
     def _drop_changed_orders(self, account: Account, event: Corporate) -> None:
         """Ask for the orders of a changed instrument to be dropped: their quantity and price are of the old one."""
@@ -590,6 +623,7 @@ class Loop:
 
     _due_ts: Nanos = FOREVER
     _has_open_orders = False
+    _closed_early = False
     _every_instant = False
 
     def _due(self) -> Nanos:
@@ -745,7 +779,7 @@ class Loop:
 
     def _remark(self, now: Nanos) -> None:
         self._watch_jumps()
-        for key in self.needed:
+        for key in {*self.needed, *self.valuation.slices}:
             self.valuation.mark(key, now)  # notes the last good price of what is held, should its quote be withdrawn
         if self.valuation.remark(now):
             self._dirty = -1

@@ -203,6 +203,21 @@ class Valuation:
             known = self.slices[underlying] = Slice(underlying, self._universe, self.settings)
         return known
 
+    def follow(self, renamed: Mapping[str, str]) -> None:
+        """Value the new ids as the old ones were: same price source, rate and yield."""
+        if not renamed:
+            return
+        settings = self.settings
+        carried = {
+            name: {**found, **{new: found[old] for old, new in renamed.items() if old in found}}
+            for name, found in (
+                ("sources", settings.sources),
+                ("rates", settings.rates),
+                ("dividends", settings.dividends),
+            )
+        }
+        self.settings = msgspec.structs.replace(settings, **carried)
+
     def add(self, contract: OptionContract, *, now: Nanos, vol: Vol | None = None) -> None:
         """Value this contract from now on; a supplied vol is its first mark."""
         first = vol if vol is not None else self._first_vol(contract)
@@ -450,7 +465,10 @@ class Valuation:
         if self.settings.marks_at == "mid":
             return self._carried_middle(instrument)
         s = self.slice(item.underlying)
-        value = float(self.contract_greeks(item.underlying, now).price[s.rows[instrument]])
+        spot = self.spot(item.underlying)
+        carried = self._price_mark(item.underlying) if math.isnan(spot) else None
+        units = self.units(s, spot if carried is None else float(carried), now, s.vol)
+        value = float(units.price[s.rows[instrument]])
         return None if math.isnan(value) else decimal_of(round(value, 10))
 
     def _carried_middle(self, instrument: str) -> Decimal | None:
