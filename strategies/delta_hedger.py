@@ -6,9 +6,11 @@ Law: it acts only through targets; an unknown Greek is a fault with an alarm and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, Literal
+
+import msgspec
 
 from bot.core.events import Alarm, Evidence, Target, TargetLine
 from bot.core.ports import BandInput, Glances, Hedge, HedgePolicy, StrategyView
@@ -129,6 +131,22 @@ class DeltaHedger:
     def watches(self) -> Sequence[str]:
         """Underlyings and hedge instruments."""
         return sorted({h.underlying for h in self.hedges} | {h.instrument for h in self.hedges})
+
+    def follow(self, view: StrategyView, renamed: Mapping[str, str]) -> None:
+        """Go on under new ids: what was hedged and what it was hedged with changed their names, nothing else."""
+        self.hedges = [
+            msgspec.structs.replace(
+                hedge,
+                underlying=renamed.get(hedge.underlying, hedge.underlying),
+                instrument=renamed.get(hedge.instrument, hedge.instrument),
+            )
+            for hedge in self.hedges
+        ]
+        for state, hedge in zip(self._states, self.hedges, strict=True):
+            state.hedge = hedge
+            state.instrument = view.universe.get(hedge.instrument)
+            state.column = view.universe.index(hedge.instrument)
+            state.under = view.universe.index(hedge.underlying)
 
     def trades(self) -> Sequence[str]:
         """The hedge instruments."""

@@ -143,7 +143,7 @@ async def _replay(run: Run, pace: Pace, voices: Voices, progress: Progress | Non
                     loop.close_open_instant()
                     await _carry(run, voices)
                 if pace.speed is not None:
-                    await told.or_done(pace.reach(_first(piece)))
+                    await told.or_done(_pass_time(run, pace, _first(piece)))
                 await asyncio.sleep(0)  # signals are heard between pieces, however fast they come
                 if told:
                     loop.take(Control(ts_recv=loop.now, verb="stop", operator="signal"), "control")
@@ -153,6 +153,17 @@ async def _replay(run: Run, pace: Pace, voices: Voices, progress: Progress | Non
                 progress(loop.now, loop.tape.rows)
             if loop.done:
                 return
+
+
+async def _pass_time(run: Run, pace: Pace, ts: Nanos) -> None:
+    """Let recorded time come to `ts` at its pace: what fell due before is done at its own instant, not at the next quote."""
+    loop = run.loop
+    if ts > loop.now:
+        loop.close_open_instant()
+    while (due := loop.next_due()) < ts and not loop.done:
+        await pace.reach(due)
+        loop.run_timers(due)
+    await pace.reach(ts)
 
 
 class Told:

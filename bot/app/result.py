@@ -222,10 +222,17 @@ def _legs(run: Run) -> list[dict[str, Any]]:
                 "entry_delta": _rounded(float(units.delta[row]), 10),
                 "exit_mark": None if converted else _rounded(float(marks[-1]), 10),
                 "exit_iv": None if converted else _rounded(float(vols[-1, row]), 10),
-                "vol_age": None if converted or s.vol_ts[row] < 0 else span(max(0, int(loop.now - s.vol_ts[row]))),
+                "vol_age": _vol_age(run, int(s.vol_ts[row])) if not converted else None,
             }
         )
     return legs
+
+
+def _vol_age(run: Run, since: Nanos) -> str | None:
+    """How old a vol is at the end; None for one that was never marked, or given and so of no age."""
+    if since < 0 or run.loop.valuation.settings.vol not in {"implied", "marks_file"}:
+        return None
+    return span(max(0, run.loop.now - since))
 
 
 def _gamma_rent(run: Run, intervals: attributions.Intervals) -> dict[str, Any]:

@@ -211,6 +211,13 @@ class Hedge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @runtime_checkable
+class Follows(Protocol):
+    """Optional for a strategy: it goes on with an instrument whose id changed (a rename)."""
+
+    def follow(self, view: StrategyView, renamed: Mapping[str, str]) -> None: ...
+
+
+@runtime_checkable
 class HedgePolicy(Protocol):
     """When and how much. Law: pure; the policy scored is the policy that trades."""
 

@@ -632,6 +632,11 @@ class View:
             Remembered(account=self._account.name, strategy=strategy, memory=msgspec.Raw(msgspec.json.encode(memory)))
         )
 
+    def refresh(self) -> None:
+        """The strategy follows other instruments now: pack anew."""
+        self._traded = frozenset(self._strategy.trades())
+        self._repack()
+
     def _repack(self) -> None:
         self._legs.clear()
         self._exposure.clear()

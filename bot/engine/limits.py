@@ -113,7 +113,9 @@ def _order_notional(bound: Decimal) -> Limit:
         contracts = abs(order.quantity) * view.instrument.multiplier
         price = ONE if inverse else _exact(view.price)
         if price is None:
-            return refuse(order, "order_notional", f"no price, so no notional to hold against max_order_notional {bound}")
+            return refuse(
+                order, "order_notional", f"no price, so no notional to hold against max_order_notional {bound}"
+            )
         if contracts * price <= bound:
             return None
         return refuse(order, "order_notional", f"notional {contracts * price:,.2f} exceeds max_order_notional {bound}")
@@ -150,7 +152,9 @@ def _price_collar(share: float) -> Limit:
         away = abs(order.limit - price)
         if away <= decimal_of(share) * price:
             return None
-        return refuse(order, "price_collar", f"limit {order.limit} is {away / price:.2%} from {price}, collar {share:.2%}")
+        return refuse(
+            order, "price_collar", f"limit {order.limit} is {away / price:.2%} from {price}, collar {share:.2%}"
+        )
 
     return check
 

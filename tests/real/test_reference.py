@@ -46,7 +46,9 @@ def reference() -> dict[str, Any]:
     return json.loads((data_root() / "reference.json").read_text(encoding="utf-8"))["cases"]  # type: ignore[no-any-return]
 
 
-def config_of(folder: Path, case: dict[str, Any], found: dict[str, Any], legs: str, interval: str, *, lot: str = "") -> Path:
+def config_of(
+    folder: Path, case: dict[str, Any], found: dict[str, Any], legs: str, interval: str, *, lot: str = ""
+) -> Path:
     book = HEADER + "".join(f"{case['row'].format(cp=cp)},{found['qty']}\n" for cp in LEGS[legs])
     (folder / "book.csv").write_text(book, encoding="utf-8")
     dates = ", ".join(f'"{day}"' for day in case["dates"])
@@ -132,7 +134,9 @@ def test_the_es_call_is_told_honestly(tmp_path: Path) -> None:
     totals = {name: book["pnl"]["total"] for name, book in document["books"].items()}
     assert totals == {"dynamic": -6537.50, "static": -3887.50, "none": 66875.00}
     assert document["books"]["dynamic"]["hedge_effectiveness"] == pytest.approx(0.811, abs=0.001)
-    assert "Dynamic hedging made 2,650.00 less than static hedge in this session: static hedge won." in document["verdict"]
+    assert (
+        "Dynamic hedging made 2,650.00 less than static hedge in this session: static hedge won." in document["verdict"]
+    )
     hourly = configs.load_config(path, {"EVENKEEL__SESSION__EFFECTIVENESS_INTERVAL": "60m"})
     _, document, _ = runs.execute(hourly, store=False)
     assert document["books"]["dynamic"]["hedge_effectiveness"] == pytest.approx(0.947, abs=0.001)

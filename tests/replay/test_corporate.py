@@ -150,7 +150,6 @@ def test_a_rename_carries_book_and_hedge_over(tmp_path: Path) -> None:
     assert abs(document["books"]["dynamic"]["attribution"]["residual"]) < 50
 
 
-@pytest.mark.xfail(strict=True, reason="the delta hedger does not follow its instruments over a rename yet")
 def test_hedging_goes_on_after_a_rename(tmp_path: Path) -> None:
     """The share is hedged under its new symbol, and the hedge is closed at the end."""
     write_rename(tmp_path / "lean")
