@@ -245,8 +245,9 @@ class Bench:
             )
             self.accounts.append(account)
         self.account = self.accounts[0]
+        known: dict[str, Any] = {"start": START, "begin": "immediate"} | settings
         self.loop = Loop(
-            settings=LoopSettings(**({"start": START, "begin": "immediate"} | settings)),
+            settings=LoopSettings(**known),
             universe=self.universe,
             marks=self.marks,
             valuation=self.valuation,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adapters.paper import PaperOptions
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import Allocation, Order
 from bot.engine import desk, limits
@@ -97,7 +98,7 @@ def test_refused_orders_are_on_the_record_and_never_reach_the_venue() -> None:
     script = Script([(MINUTE, STOCK.id, 9), (2 * MINUTE, STOCK.id, 8)])
     run = Bench([script], checks=LimitSettings(max_position=D(8))).play(minutes([100.0] * 4))
     (refused,) = run.facts(Refused)
-    assert (refused.refusal.code, refused.refusal.quantity) == ("position", 9)
+    assert (refused.refusal.code, refused.refusal.quantity) == ("position", D(9))
     assert run.account.refusals == {"position": 1}
     assert run.held() == 8
 
@@ -115,7 +116,7 @@ def test_gap_cross_and_allocate_by_hand() -> None:
     """Worked numbers: a gap, crossings largest first, and largest remainder with ties by name."""
     assert desk.gap(D(-5), D(-3), D(-1)) == -1
     crossings, left = desk.cross({"a": D(5), "b": D(-3), "c": D(-4)})
-    assert [(c.seller, c.buyer, c.quantity) for c in crossings] == [("c", "a", 4), ("b", "a", 1)]
+    assert [(c.seller, c.buyer, c.quantity) for c in crossings] == [("c", "a", D(4)), ("b", "a", D(1))]
     assert left == {"a": 0, "b": -2, "c": 0}
     thirds = [Allocation(name, D(-1)) for name in "abc"]
     assert desk.allocate(D(-1), thirds, D(1)) == {"a": -1, "b": 0, "c": 0}
@@ -144,7 +145,7 @@ def test_targets_of_one_instant_cross_when_the_second_speaks() -> None:
     refusing = LimitSettings(max_order_quantity=D(4))
     run = Bench([a, b], checks=refusing).play(minutes([100.0, 101.0, 102.0, 103.0]), finish=False)
     (crossed,) = run.facts(Transferred)
-    assert (crossed.seller, crossed.buyer, crossed.quantity, crossed.price) == ("b", "a", 3, 102)
+    assert (crossed.seller, crossed.buyer, crossed.quantity, crossed.price) == ("b", "a", D(3), D(102))
     assert run.account.held("b", STOCK.id) == -3
     assert run.account.held("a", STOCK.id) == 5
     assert run.held() == 2
@@ -156,8 +157,6 @@ def test_partial_fills_are_allocated_pro_rata() -> None:
     """Two books behind one order share each partial fill by what they asked for, and end with exactly that."""
     a = Script([(MINUTE, STOCK.id, 6)], book="a", name="a")
     b = Script([(2 * MINUTE, STOCK.id, 3)], book="b", name="b")
-    from adapters.paper import PaperOptions  # noqa: PLC0415  only this test needs partial fills
-
     run = Bench([a, b], paper=PaperOptions(beyond="partial"), checks=LimitSettings(max_order_quantity=D(9)))
     sizes = [(0.0, 0.0), (0.0, 0.0), (0.0, 0.0), (4.0, 4.0), (2.0, 2.0), (9.0, 9.0)]
     run.play([quote(STOCK.id, i * MINUTE, 99.9, 100.1 + 0.01 * i, sizes=s) for i, s in enumerate(sizes)])

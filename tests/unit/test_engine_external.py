@@ -1,4 +1,4 @@
-"""An external venue is driven from outside the loop: its silence is UNKNOWN, its words arrive as events, its close is awaited."""
+"""An external venue is driven from outside the loop: silence is UNKNOWN, words arrive as events, its close is awaited."""
 
 from __future__ import annotations
 

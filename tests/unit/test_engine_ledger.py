@@ -22,8 +22,8 @@ INVERSE = Perpetual(id="X:BTCUSD", currency="USD", multiplier=D(100), inverse=Tr
 
 def fill(instrument: str, quantity: str, price: str, mid: str, touch: str, **rest: object) -> Fill:
     known: dict[str, object] = {
-        "id": "f", "order_id": "o", "account": "a", "instrument": instrument, "ts": START, "quantity": D(quantity), "price": D(price),
-        "commission": D(0), "currency": "USD", "mid": D(mid), "touch": D(touch), "quote_ts": START,
+        "id": "f", "order_id": "o", "account": "a", "instrument": instrument, "ts": START, "quantity": D(quantity),
+        "price": D(price), "commission": D(0), "currency": "USD", "mid": D(mid), "touch": D(touch), "quote_ts": START,
     }  # fmt: skip
     return Fill(**(known | rest))  # type: ignore[arg-type]  # the fields of a fill, by name
 
@@ -42,11 +42,10 @@ def test_a_round_trip_by_hand() -> None:
     ledger.finance("USD", D("0.5"))
     pnl = ledger.pnl(lambda _: D(999), lambda _: D(1))
     assert pnl is not None
-    assert (pnl.options, pnl.hedge, pnl.spread_cost, pnl.impact, pnl.commission, pnl.financing) == (
-        0, 20, D("0.40"), D("0.30"), 2, D("0.5"),
-    )  # fmt: skip
+    found = [pnl.options, pnl.hedge, pnl.spread_cost, pnl.impact, pnl.commission, pnl.financing]
+    assert found == [0, 20, D("0.40"), D("0.30"), 2, D("0.5")]
     assert pnl.total == D("17.80") == ledger.book.cash()["USD"]
-    assert (ledger.trades, ledger.units_traded) == (2, 20)
+    assert [ledger.trades, ledger.units_traded] == [2, 20]
 
 
 def test_closing_trades_are_counted_apart() -> None:
@@ -55,7 +54,7 @@ def test_closing_trades_are_counted_apart() -> None:
     ledger.fill(fill(STOCK.id, "4", "1", "1", "1"), {key(STOCK.id): D(4)}, first_of_order=True)
     ledger.fill(fill(STOCK.id, "-3", "1", "1", "1", closing=True), {key(STOCK.id): D(-3)}, first_of_order=True)
     ledger.fill(fill(STOCK.id, "-1", "1", "1", "1", closing=True), {key(STOCK.id): D(-1)}, first_of_order=False)
-    assert (ledger.trades, ledger.units_traded, ledger.closing_trades, ledger.closing_units) == (1, 4, 1, 4)
+    assert [ledger.trades, ledger.units_traded, ledger.closing_trades, ledger.closing_units] == [1, 4, 1, 4]
 
 
 def test_an_inverse_perpetual_makes_coin() -> None:
@@ -109,7 +108,7 @@ def test_the_opening_ticket_of_each_instrument_is_shown_apart() -> None:
         ledger.fill(made, {key(instrument): D(1)}, first_of_order=False)
     pnl = ledger.pnl(lambda _: D(10), lambda _: D(1))
     assert pnl is not None
-    assert (ledger.opening_ticket, pnl.commission, pnl.total) == (21, 14, -14)
+    assert [ledger.opening_ticket, pnl.commission, pnl.total] == [21, 14, -14]
 
 
 def test_the_identity_of_a_run_with_every_cost() -> None:

@@ -34,8 +34,8 @@ POLICIES: list[HedgePolicy] = [
 
 def seen(**changes: Any) -> BandInput:
     known: dict[str, Any] = {
-        "now": NS_PER_MINUTE, "spot": 100.0, "want": -5.3, "held": -2.0, "gamma": 0.1, "tau": 0.1, "vol": 0.2, "rate": 0.0, "per_contract": 1.0,
-        "cost": 0.0, "last_hedge_ts": -1, "last_hedge_spot": math.nan,
+        "now": NS_PER_MINUTE, "spot": 100.0, "want": -5.3, "held": -2.0, "gamma": 0.1, "tau": 0.1, "vol": 0.2,
+        "rate": 0.0, "per_contract": 1.0, "cost": 0.0, "last_hedge_ts": -1, "last_hedge_spot": math.nan,
     }  # fmt: skip
     return BandInput(**(known | changes))
 
@@ -117,7 +117,7 @@ def test_settings_that_make_no_sense_are_refused(make: Any, words: str) -> None:
 def test_decisions_by_hand(band: Band, held: float, quantity: int, stay: bool) -> None:
     """Exact bands round half away from zero, edges round inside, a band narrower than a lot goes to its middle."""
     decision = decide(band, held, ONE, policy="p")
-    assert (decision.quantity, decision.stay) == (quantity, stay)
+    assert (decision.quantity, decision.stay) == (D(quantity), stay)
     assert decision.reason.startswith("p: ")
 
 
