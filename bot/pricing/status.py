@@ -24,3 +24,7 @@ class Status(IntEnum):
     """Implied vol: no time value is left to within rounding, so any small vol fits."""
     ABOVE_BOUND = 7
     """Implied vol: the price is at or above the forward (call) or the strike (put): no finite vol fits."""
+    DOUBLE_BOUNDARY = 8
+    """American: q < r < 0 (puts) or r < q < 0 (calls): two exercise boundaries, a case that is refused."""
+    NOT_CONVERGED = 9
+    """The solver found no finite answer: inputs beyond what its arithmetic can hold."""
