@@ -37,6 +37,9 @@ CP: Final = 3
 WEIGHT: Final = 4
 PACKED_COLUMNS: Final = 5
 
+EXPIRED: Final = int(Status.EXPIRED)
+NOT_FINITE: Final = int(Status.NOT_FINITE)
+OUT_OF_DOMAIN: Final = int(Status.OUT_OF_DOMAIN)
 BELOW_INTRINSIC: Final = int(Status.BELOW_INTRINSIC)
 AT_INTRINSIC: Final = int(Status.AT_INTRINSIC)
 ABOVE_BOUND: Final = int(Status.ABOVE_BOUND)
@@ -500,6 +503,206 @@ def implied_deviation(x: float, beta: float, rest: float) -> float:
     return s
 
 
+@inlined
+def quantile_square(u: float, log_rest: float) -> float:
+    """z^2 with 2 N(z) - 1 = u, to a few parts in a thousand (Winitzki 2008); log_rest = ln(1 - u^2)."""
+    L = log_rest if u > 0.01 else -u * u
+    A = 4.330746750799873 + 0.5 * L
+    root = math.sqrt(A * A - L * 6.802721088435374)
+    return -2.0 * 6.802721088435374 * L / (root + A)
+
+
+@inlined
+def first_deviation_below(X: float, u: float, turn: float) -> float:
+    """A first s below the inflection `turn`, within a percent or so.
+
+    There u = X e^(X/2) B(X/s) nearly, with B(e) = phi(e)/e - N(-e) (Bachelier 1900): exact as X goes to 0, and in the
+    tail for any X. Inverted by a fit of e / sqrt(2L) in 1/sqrt(L), L = -ln B, and near the money by its expansion to e^2.
+    """
+    L = 0.5 * X - log_quotient(u, X)
+    t = 1.0 / math.sqrt(L if L > 1.85 else 1.85)
+    ratio = 1.0001501523341385 + t * (
+        -0.08211389603602788 + t * (-4.262525614440879 + t * (6.6453612327211875 + t * -2.9717480164184455))
+    )
+    in_tail = X * t * SQRT_HALF / ratio
+    w = (u + 0.5 * X) * SQRT_TAU
+    discriminant = w * w - 2.0 * X * X
+    near = 0.5 * (w + math.sqrt(discriminant if discriminant > 0.0 else 0.0))
+    s = in_tail if L > 1.85 else near
+    return s if s < turn else turn
+
+
+@inlined
+def first_deviation_above(u: float, log_u: float, turn: float, at_turn: float) -> float:
+    """A first s above the inflection: the normal quantile, exact at the money, shifted to meet the inflection."""
+    log_turn = log_quotient((1.0 - at_turn) * (1.0 + at_turn), 1.0)
+    gain = 4.0 * (quantile_square(u, log_u) - quantile_square(at_turn, log_turn))
+    return math.sqrt(turn * turn + (gain if gain > 0.0 else 0.0))
+
+
+@inlined
+def householder(newton: float, halley: float, third: float) -> float:
+    """The step of fourth order that a Newton step and two ratios of derivatives give (Householder 1970)."""
+    return newton * (1.0 + 0.5 * halley * newton) / (1.0 + newton * (halley + third * newton / 6.0))
+
+
+@inlined
+def step_by_logs(X: float, s: float, turn: float, aim: float, log_aim: float, low: bool) -> float:
+    """The next s, where the objective is 1/ln b below the inflection and ln(1 - b) above (Jaeckel 2015, section 4)."""
+    inverse = 1.0 / s
+    h = -X * inverse
+    d = h + 0.5 * s
+    E = PHI_0 * exp_sum(-0.5 * d * d, 0.0)
+    y1, y2 = two_tail_ratios(abs(d), 0.5 * s - h)
+    model = E * ((y1 - y2) if low else (y1 + y2))
+    after = s + move_by_logs(s, h, inverse, E / model, log_quotient(model, aim), log_aim, low)
+    return (turn if after > turn else after) if low else (turn if after < turn else after)
+
+
+@inlined
+def move_by_logs(s: float, h: float, inverse: float, slope: float, error: float, log_aim: float, low: bool) -> float:
+    """The move of s for error = ln(model / aim), slope = b'/model."""
+    hs = h * inverse
+    bend = h * hs - 0.25 * s
+    third = bend * bend - 3.0 * hs * hs - 0.25
+    over = 1.0 / (log_aim + error)
+    k1 = slope * (1.0 + 2.0 * over)
+    newton = error / slope
+    newton = -newton * (log_aim + error) / log_aim if low else newton
+    halley = bend - k1 if low else bend + slope
+    third = (
+        third + 2.0 * slope * slope * (1.0 + 3.0 * over * (1.0 + over)) - 3.0 * bend * k1
+        if low
+        else third + slope * (2.0 * slope + 3.0 * bend)
+    )
+    return householder(newton, halley, third)
+
+
+@inlined
+def excess_series(h: float, t: float) -> float:
+    """Y(h+t) - Y(h-t) for small t; see `excess`."""
+    before = tail_ratio(-h)
+    now = 1.0 + h * before
+    square = t * t
+    power = t
+    total = now * t
+    before = (h * now + before) * 0.5
+    now = (h * before + now) * 0.3333333333333333
+    power *= square
+    total += now * power
+    before = (h * now + before) * 0.25
+    now = (h * before + now) * 0.2
+    power *= square
+    total += now * power
+    before = (h * now + before) * 0.16666666666666666
+    now = (h * before + now) * 0.14285714285714285
+    power *= square
+    total += now * power
+    before = (h * now + before) * 0.125
+    now = (h * before + now) * 0.1111111111111111
+    power *= square
+    total += now * power
+    before = (h * now + before) * 0.1
+    now = (h * before + now) * 0.09090909090909091
+    power *= square
+    total += now * power
+    before = (h * now + before) * 0.08333333333333333
+    now = (h * before + now) * 0.07692307692307693
+    power *= square
+    total += now * power
+    before = (h * now + before) * 0.07142857142857142
+    now = (h * before + now) * 0.06666666666666667
+    power *= square
+    total += now * power
+    before = (h * now + before) * 0.0625
+    now = (h * before + now) * 0.058823529411764705
+    power *= square
+    total += now * power
+    before = (h * now + before) * 0.05555555555555555
+    now = (h * before + now) * 0.05263157894736842
+    power *= square
+    total += now * power
+    return 2.0 * total
+
+
+@inlined
+def last_step(X: float, s: float, u: float, rest: float, log_aim: float, low: bool) -> float:
+    """The move of s that ends the search, on an objective that has all the digits of the price.
+
+    Between the inflection and half the bound that is b itself: ln(1 - b) has lost the digits of a small b.
+    """
+    inverse = 1.0 / s
+    h = -X * inverse
+    t = 0.5 * s
+    d = h + t
+    E = PHI_0 * exp_sum(-0.5 * d * d, 0.0)
+    y1, y2 = two_tail_ratios(abs(d), t - h)
+    missing = E * (y1 + y2)
+    plain = E * (y1 - y2) if low else 1.0 - missing
+    series = E * excess_series(h, t)
+    b = series if (t < 0.25) & (-h * t < 0.5) else plain
+    middle = (not low) & (u < 0.5)
+    model = b if low else missing
+    aim = u if low else rest
+    by_logs = move_by_logs(s, h, inverse, E / model, log_quotient(model, aim), log_aim, low)
+    hs = h * inverse
+    bend = h * hs - 0.25 * s
+    by_price = householder((u - b) / E, bend, bend * bend - 3.0 * hs * hs - 0.25)
+    return by_price if middle else by_logs
+
+
+SETTLED: Final = 1e-4
+"""A last move of fourth order that is no greater, relative to s, leaves an error below the last place."""
+
+
+@inlined
+def deviation(X: float, u: float, rest: float) -> float:
+    """s with N(d) - e^X N(d - s) = u, d = s/2 - X/s, or NaN where this short search has not settled it.
+
+    X = |ln(F/K)| >= 0, u the out-of-the-money price over its bound, rest = 1 - u with all its digits. A first guess and
+    three steps of fourth order; the last move tells whether they were enough.
+    Source: Jaeckel 2015, "Let's Be Rational", for the normalisation, the objectives and the order of the steps.
+    """
+    turn = math.sqrt(2.0 * X)
+    at_turn = 0.5 - PHI_0 * tail_ratio(turn)
+    at_turn = at_turn if at_turn > 0.0 else 0.0
+    low = u < at_turn
+    above = first_deviation_above(u, log_quotient(rest * (1.0 + u), 1.0), turn, at_turn)
+    s = first_deviation_below(X, u, turn) if low else above
+    aim = u if low else rest
+    log_aim = log_quotient(aim, 1.0)
+    s = step_by_logs(X, s, turn, aim, log_aim, low)
+    s = step_by_logs(X, s, turn, aim, log_aim, low)
+    move = last_step(X, s, u, rest, log_aim, low)
+    settled = (abs(move) <= SETTLED * s) & (s > 1e-6) & (u > 1e-290) & (rest > 1e-290)
+    return s + move if settled else np.nan
+
+
+@compiled("int64(float64, float64, float64, float64, float64)")
+def price_status(undiscounted: float, value: float, forward: float, strike: float, cp: float) -> int:
+    """The status of a row by its undiscounted price and time value."""
+    rounding = 4.0 * 2.220446049250313e-16 * undiscounted if cp * (forward - strike) > 0.0 else 0.0
+    if undiscounted >= (forward if cp > 0.0 else strike):
+        return ABOVE_BOUND
+    if abs(value) <= rounding:
+        return AT_INTRINSIC
+    if value < 0.0:
+        return BELOW_INTRINSIC
+    return 0
+
+
+@compiled("float64(float64, float64, float64)")
+def searched_deviation(value: float, forward: float, strike: float) -> float:
+    """vol sqrt(tau) of an out-of-the-money value by the bracketed search, which is right on the whole domain."""
+    x = -abs(log_ratio(forward, strike))
+    scale = math.sqrt(forward) * math.sqrt(strike)
+    return implied_deviation(x, value / scale, (min(forward, strike) - value) / scale)
+
+
+BLOCK: Final = 512
+"""Rows that a kernel takes at a time; columns of a block lie at constant offsets, so that none can overlap."""
+
+
 @compiled(numba.types.void(_IN, _IN, _IN, _IN, _IN, _IN, _OUT, _CODES_OUT))
 def implied_rows(
     price: NDArray[np.float64],
@@ -512,30 +715,61 @@ def implied_rows(
     status: NDArray[np.int8],
 ) -> None:
     """Writes vol and status of each row; see `implied.vol`. Rows arrive with the status their inputs already decide."""
-    for i in range(price.shape[0]):
-        vol[i] = np.nan
-        if status[i] != 0:
-            continue
-        F = forward[i]
-        K = strike[i]
-        undiscounted = price[i] / discount[i]
-        inside = max(cp[i] * (F - K), 0.0)
-        value = undiscounted - inside
-        limit = F if cp[i] > 0.0 else K
-        rounding = 4.0 * 2.220446049250313e-16 * undiscounted if inside > 0.0 else 0.0
-        if undiscounted >= limit:
-            status[i] = ABOVE_BOUND
-            continue
-        if abs(value) <= rounding:
-            status[i] = AT_INTRINSIC
-            continue
-        if value < 0.0:
-            status[i] = BELOW_INTRINSIC
-            continue
-        x = -abs(log_ratio(F, K))
-        scale = math.sqrt(F) * math.sqrt(K)
-        s = implied_deviation(x, value / scale, (min(F, K) - value) / scale)
-        vol[i] = s / math.sqrt(tau[i])
+    count = price.shape[0]
+    a = np.empty(5 * BLOCK)
+    for start in range(0, count, BLOCK):
+        size = min(BLOCK, count - start)
+        for j in range(size):
+            i = start + j
+            undiscounted = price[i] / discount[i]
+            intrinsic = cp[i] * (forward[i] - strike[i])
+            a[j] = undiscounted - (intrinsic if intrinsic > 0.0 else 0.0)
+            a[4 * BLOCK + j] = undiscounted
+        for j in range(size):
+            i = start + j
+            a[BLOCK + j] = abs(log_quotient(forward[i], strike[i]))
+            bound = forward[i] if forward[i] < strike[i] else strike[i]
+            a[2 * BLOCK + j] = a[j] / bound
+            a[3 * BLOCK + j] = (bound - a[j]) / bound
+        for j in range(size):
+            a[BLOCK + j] = deviation(a[BLOCK + j], a[2 * BLOCK + j], a[3 * BLOCK + j])
+        for j in range(size):
+            i = start + j
+            vol[i] = np.nan
+            if status[i] != 0:
+                continue
+            status[i] = price_status(a[4 * BLOCK + j], a[j], forward[i], strike[i], cp[i])
+            if status[i] != 0:
+                continue
+            s = a[BLOCK + j]
+            if math.isnan(s):
+                s = searched_deviation(a[j], forward[i], strike[i])
+            vol[i] = s / math.sqrt(tau[i])
+
+
+@compiled("UniTuple(float64, 2)(float64, float64, float64, float64, float64, float64)")
+def implied_one(
+    price: float, forward: float, strike: float, tau: float, discount: float, cp: float
+) -> tuple[float, float]:
+    """(vol, status code) of one quote: the row `implied_rows` would give, without its arrays."""
+    market = abs(price) < np.inf and abs(forward) < np.inf and abs(discount) < np.inf
+    if not (market and abs(strike) < np.inf and abs(tau) < np.inf and abs(cp) < np.inf):
+        return np.nan, float(NOT_FINITE)
+    if tau <= 0.0:
+        return np.nan, float(EXPIRED)
+    if not (forward > 0.0 and strike > 0.0 and discount > 0.0 and abs(cp) == 1.0):
+        return np.nan, float(OUT_OF_DOMAIN)
+    undiscounted = price / discount
+    intrinsic = cp * (forward - strike)
+    value = undiscounted - (intrinsic if intrinsic > 0.0 else 0.0)
+    status = price_status(undiscounted, value, forward, strike, cp)
+    if status != 0:
+        return np.nan, float(status)
+    bound = forward if forward < strike else strike
+    s = deviation(abs(log_quotient(forward, strike)), value / bound, (bound - value) / bound)
+    if math.isnan(s):
+        s = searched_deviation(value, forward, strike)
+    return s / math.sqrt(tau), 0.0
 
 
 # ------------------------------------------------------------------------------------------------ paths
