@@ -139,7 +139,7 @@ async def _replay(run: Run, pace: Pace, voices: Voices, progress: Progress | Non
     async with told:
         async for name, item in merge([(feed.name, feed.events()) for feed in run.feeds]):
             for piece in _instants(item) if by_instant else (item,):
-                if voices:
+                if voices and _first(piece) > loop.now:
                     loop.close_open_instant()
                     await _carry(run, voices)
                 if pace.speed is not None:

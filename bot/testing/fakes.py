@@ -334,6 +334,10 @@ class RecordingStrategy:
         """What it was told to watch."""
         return self._watches
 
+    def trades(self) -> Sequence[str]:
+        """Nothing of its own accord; its answers may name anything it watches."""
+        return self._watches
+
     def _answer(self, call: str, noted: str, view: StrategyView) -> Sequence[Target]:
         self.calls.append((noted, view.now))
         left = self._answers.get(call)
