@@ -436,7 +436,7 @@ def _polish(
             parts.append(force * np.minimum(g - G_MARGIN, 0.0))
             parts.append(force * np.minimum(level / scale - 1e-3, 0.0))
             if ceiling is not None:
-                parts.append(force * np.maximum(level / ceiling - (1.0 - 1e-5), 0.0))
+                parts.append(force * np.maximum(level / ceiling - (1.0 - 5e-4), 0.0))
         return np.concatenate(parts)
 
     b, rho = start.b, start.rho
@@ -487,7 +487,7 @@ def _safe_start(svi: Svi, k: Array, w: Array, ceiling: Slice | None) -> Svi:
 def _is_sound(svi: Svi, grid: Array, above: Array) -> bool:
     level = svi.variance(grid)
     g = _g(grid, level, svi.slope(grid), svi.curvature(grid))
-    return bool(g.min() >= 0.1 * G_MARGIN and (level <= above * (1.0 - 1e-6)).all())
+    return bool(g.min() >= 0.1 * G_MARGIN and (level <= above * (1.0 - 2e-4)).all())
 
 
 def _raise_until_sound(svi: Svi, grid: Array) -> Svi:
@@ -507,7 +507,7 @@ def _shrink_below(svi: Svi, grid: Array, above: Array) -> Svi:
 
     g of c w is A - c B - c^2 w'^2/16 with A >= 0: concave in c, not negative at 0 and at 1, so not between.
     """
-    factor = min(float(np.min(above / svi.variance(grid))) * (1.0 - 2e-6), 1.0)
+    factor = min(float(np.min(above / svi.variance(grid))) * (1.0 - 3e-4), 1.0)
     return svi._replace(a=svi.a * factor, b=svi.b * factor)
 
 
@@ -560,8 +560,8 @@ def fit_ssvi(smiles: Sequence[Smile]) -> tuple[Ssvi, Array]:
     at = np.repeat(np.arange(len(smiles)), [len(s.k) for s in smiles])
     tau = np.array([s.tau for s in smiles])[at]
     guess = np.maximum.accumulate([_at_the_money(s) ** 2 * s.tau for s in smiles])
-    steps = np.maximum(np.diff(guess, prepend=0.0), 1e-4 * guess)
-    floor = np.log(steps.min()) - 12.0
+    steps = np.maximum(np.diff(guess, prepend=0.0), 2e-3 * guess[0])
+    floor = np.log(1e-3 * guess[0])
 
     def unpack(p: Array) -> tuple[Ssvi, Array]:
         rho = float(p[0])
@@ -594,7 +594,7 @@ def fit_ssvi(smiles: Sequence[Smile]) -> tuple[Ssvi, Array]:
     p0 = np.array([0.5 * side, 0.4, 0.4, *np.log(steps)])
     scale = 3.0 / np.sqrt(len(k) / len(smiles))
     best = least_squares(
-        misfit, p0, jacobian, bounds=(low, high), x_scale="jac", loss="soft_l1", f_scale=scale, max_nfev=100
+        misfit, p0, jacobian, bounds=(low, high), x_scale="jac", loss="soft_l1", f_scale=scale, ftol=1e-7, max_nfev=100
     )
     ssvi, theta = unpack(best.x)
     return ssvi, np.asarray(theta)
