@@ -96,7 +96,7 @@ def bsm(
     >>> put.delta.round(3).tolist()
     [-0.135, -0.817]
     """
-    S, K, tau_, vol_, r, q, cp_ = _broadcast(spot, strike, tau, vol, rate, dividend, cp)
+    S, K, tau_, vol_, r, q, cp_ = broadcast_floats(spot, strike, tau, vol, rate, dividend, cp)
     with np.errstate(all="ignore"):
         return _greeks(S, K, tau_, vol_, r, q, exp_product(-r, tau_), exp_product(-q, tau_), cp_)
 
@@ -121,17 +121,109 @@ def black76(
     Shape: all arguments broadcast together. Errors: ValueError when both `rate` and `discount` are given.
     """
     if rate is None:
-        F, K, tau_, vol_, D, cp_ = _broadcast(forward, strike, tau, vol, discount, cp)
+        F, K, tau_, vol_, D, cp_ = broadcast_floats(forward, strike, tau, vol, discount, cp)
         r = np.zeros_like(F)
     else:
         if np.any(np.asarray(discount) != 1.0):
             raise ValueError("black76: expected discount or rate, found both")
-        F, K, tau_, vol_, r, cp_ = _broadcast(forward, strike, tau, vol, rate, cp)
+        F, K, tau_, vol_, r, cp_ = broadcast_floats(forward, strike, tau, vol, rate, cp)
     with np.errstate(all="ignore"):
         if rate is not None:
             D = exp_product(-r, tau_)
         result = _greeks(F, K, tau_, vol_, r, r, D, D, cp_)
         return result._replace(rho=result.rho + result.rho_q, rho_q=0.0 * result.rho_q)
+
+
+class BachelierGreeks(NamedTuple):
+    """Price and Greeks of each row in the normal model. Shape: the broadcast shape of the inputs; `status` is int8."""
+
+    price: Array
+    delta: Array
+    gamma: Array
+    vega: Array
+    theta: Array
+    rho: Array
+    vanna: Array
+    volga: Array
+    charm: Array
+    dual_delta: Array
+    status: NDArray[np.int8]
+
+
+def bachelier(
+    forward: ArrayLike,
+    strike: ArrayLike,
+    tau: ArrayLike,
+    vol: ArrayLike,
+    *,
+    discount: ArrayLike = 1.0,
+    cp: ArrayLike = 1,
+    rate: ArrayLike | None = None,
+) -> BachelierGreeks:
+    """Price and Greeks of European options on a forward that moves by price units, not by shares of itself.
+
+    V = D [cp (F - K) N(cp d) + w phi(d)], d = (F - K) / w, w = vol sqrt(tau); forward and strike may be negative.
+    Greeks are with respect to the forward; theta and charm hold it and unwind the discount only when `rate` says how
+    fast (discount = exp(-rate tau) then); rho = -tau V. Source: Bachelier 1900; Haug 2007, section 1.3.1.
+
+    Shape: all arguments broadcast together. Units: vol in price units per square root of a year; vega, vanna and volga
+    per 1.00 of it. Errors: ValueError when both `rate` and `discount` are given.
+
+    >>> round(float(bachelier(-5.0, 0.0, 1.0, 20.0).price), 4)
+    5.7269
+    """
+    from scipy.special import erfcx  # noqa: PLC0415  as in _greeks
+
+    if rate is None:
+        F, K, T, v, D, c = broadcast_floats(forward, strike, tau, vol, discount, cp)
+        r = np.zeros_like(F)
+    elif np.any(np.asarray(discount) != 1.0):
+        raise ValueError("bachelier: expected discount or rate, found both")
+    else:
+        F, K, T, v, r, c = broadcast_floats(forward, strike, tau, vol, rate, cp)
+    with np.errstate(all="ignore"):
+        if rate is not None:
+            D = exp_product(-r, T)
+        one = np.ones_like(F)
+        status = row_status(one, one, T, v, c, F, K, D, r)
+        limit = status == Status.LIMIT
+        root = np.sqrt(T)
+        w = v * root
+        d = np.where(limit, np.sign(F - K) * FAR, np.clip((F - K) / w, -FAR, FAR))
+        n = PHI_0 * np.exp(-0.5 * d * d)
+        y = SQRT_HALF_PI * erfcx(np.abs(d) * SQRT_HALF)
+        side = np.where(d == 0.0, 0.5, np.where(c * d > 0.0, 1.0 - n * y, n * y))
+        # The out-of-the-money option is w phi (1 - |d| N(-|d|)/phi): a fraction of the density, not a difference of prices.
+        value = np.where(limit, 0.0, w * n * _one_less(np.abs(d), y))
+        price = D * (value + np.maximum(c * (F - K), 0.0))
+        delta = c * D * side
+        gamma = np.where(limit, 0.0, D * n / w)
+        vega = D * n * root
+        outputs = (
+            price,
+            delta,
+            gamma,
+            vega,
+            r * price - np.where(limit, 0.0, 0.5 * D * n * v / root),
+            -T * price,
+            np.where(limit, 0.0, -D * n * d / v),
+            np.where(limit, 0.0, vega * d * d / v),
+            r * delta + np.where(limit, 0.0, -0.5 * D * n * d / T),
+            -delta,
+        )
+        expired = status == Status.EXPIRED
+        bad = status > Status.EXPIRED
+        return BachelierGreeks._make([*(masked(values, expired, bad) for values in outputs), status])
+
+
+def _one_less(d: Array, y: Array) -> Array:
+    """1 - d N(-d)/phi(d) for d >= 0; far out, where the two nearly agree, by its asymptotic series in 1/d^2."""
+    far = np.where(d > 20.0, d, 20.0)
+    z = 1.0 / (far * far)
+    series = z * (
+        1.0 - z * (3.0 - z * (15.0 - z * (105.0 - z * (945.0 - z * (10395.0 - z * (135135.0 - z * 2027025.0))))))
+    )
+    return np.where(d > 20.0, series, 1.0 - d * y)
 
 
 def greeks_slice(
@@ -229,7 +321,7 @@ def pack_slice(
     Shape: arguments (n,) or scalars; result (n, 5), C-contiguous. Errors: ValueError for a cp other than +1 and -1.
     """
     since = np.atleast_1d(np.asarray(expiry, dtype=np.int64)) - epoch
-    columns = _broadcast(np.atleast_1d(np.asarray(strike)), since, vol, cp, weight)
+    columns = broadcast_floats(np.atleast_1d(np.asarray(strike)), since, vol, cp, weight)
     if not np.all(np.abs(columns[3]) == 1.0):
         raise ValueError(f"pack_slice: cp: expected +1 or -1, found {columns[3].tolist()}")
     return np.ascontiguousarray(np.stack(columns, axis=-1))
@@ -249,7 +341,7 @@ def _rows_kernel() -> RowsKernel:
     return kernels.greeks_rows
 
 
-def _broadcast(*values: ArrayLike) -> list[Array]:
+def broadcast_floats(*values: ArrayLike) -> list[Array]:
     """Float64 arrays of one shape, contiguous or not; views where nothing had to be converted."""
     return list(np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in values)))
 
@@ -346,8 +438,8 @@ def _greeks(
     )
     expired = status == Status.EXPIRED
     bad = status > Status.EXPIRED
-    return BlackGreeks._make([*(_mask(values, expired, bad) for values in outputs), status])
+    return BlackGreeks._make([*(masked(values, expired, bad) for values in outputs), status])
 
 
-def _mask(values: Any, expired: NDArray[np.bool_], bad: NDArray[np.bool_]) -> Array:
+def masked(values: Any, expired: NDArray[np.bool_], bad: NDArray[np.bool_]) -> Array:
     return np.asarray(np.where(bad, np.nan, np.where(expired, 0.0, values)), dtype=np.float64)
