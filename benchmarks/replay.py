@@ -75,7 +75,9 @@ def contracts() -> list[OptionContract]:
         expiry = START + days * NS_PER_DAY
         made.append(
             OptionContract(
-                id=occ_id(f"U{i}", date(2024, 1, 1) + timedelta(days=days), 1 if call else -1, Decimal(str(moneyness * SPOT))),
+                id=occ_id(
+                    f"U{i}", date(2024, 1, 1) + timedelta(days=days), 1 if call else -1, Decimal(str(moneyness * SPOT))
+                ),
                 underlying="US:UND",
                 cp=1 if call else -1,
                 strike=Decimal(str(round(moneyness * SPOT, 6))),
@@ -128,7 +130,9 @@ def build(handler: str, journal: JournalWriter) -> Loop:
     valuation = Valuation(universe, marks, ValuationSettings(vol="per_contract", vols=vols))
     hedges = [Hedge(underlying=stock.id, instrument=stock.id)]
     strategies: dict[str, Strategy] = {
-        "dynamic": Empty() if handler == "empty" else DeltaHedger(hedges=hedges, policy=DeltaBand(half_width=BAND, to="centre")),
+        "dynamic": Empty()
+        if handler == "empty"
+        else DeltaHedger(hedges=hedges, policy=DeltaBand(half_width=BAND, to="centre")),
         "static": DeltaHedger(hedges=hedges, policy=StaticHedge()),
         "none": DeltaHedger(hedges=hedges, policy=NoHedge()),
     }
@@ -145,7 +149,9 @@ def build(handler: str, journal: JournalWriter) -> Loop:
         marks=marks,
         valuation=valuation,
         accounts=accounts,
-        openings=[Opening(book="main", instrument=c.id, quantity=Decimal(q)) for c, q in zip(options, LOTS, strict=True)],
+        openings=[
+            Opening(book="main", instrument=c.id, quantity=Decimal(q)) for c, q in zip(options, LOTS, strict=True)
+        ],
         needed=[stock.id],
         journal=journal,
     )

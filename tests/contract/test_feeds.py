@@ -85,7 +85,9 @@ class TestSynthetic(_Bound):
             start=START,
             end=START + 300 * NS_PER_SECOND,
             spot=50.0,
-            chain=Chain(root="XYZ", expiries=(date(2024, 3, 15),), strikes=tuple(map(Decimal, (30, 45, 50, 55, 80))), every=20),
+            chain=Chain(
+                root="XYZ", expiries=(date(2024, 3, 15),), strikes=tuple(map(Decimal, (30, 45, 50, 55, 80))), every=20
+            ),
             batch_rows=64,
         )
         return SyntheticFeed(options)

@@ -16,17 +16,38 @@ from tests.realdata import data_root, lean_root
 
 pytestmark = pytest.mark.real
 
-ES = dict(
-    case=("ES_202003",), underlying="CME:ESH2020", hedge="CME:ESH2020", dates=("2020-01-05", "2020-01-06"),
-    start="2020-01-05T23:10:00Z", end="2020-01-06T21:00:00Z",
-    row="ES,future_option,{cp},3220,2020-03-20,physical,50,USD",
-)  # fmt: skip
-GOOG = dict(underlying="US:GOOG", hedge="US:GOOG", dates=("2015-12-24",), start="2015-12-24T14:35:00Z",
-            end="2015-12-24T18:00:00Z")  # fmt: skip
-TWX = dict(underlying="US:TWX", hedge="US:TWX", dates=("2014-06-05",), start="2014-06-05T13:35:00Z",
-           end="2014-06-05T19:59:00Z")  # fmt: skip
-SPXW = dict(underlying="INDEX:SPX", hedge="INDEX:SPX", dates=("2021-01-04",), start="2021-01-04T14:35:00Z",
-            end="2021-01-04T21:00:00Z", source="trades", extra='multiplier = 100\nlot = 1\nspread = {kind = "fixed", half = 0.25}')  # fmt: skip
+ES: dict[str, Any] = {
+    "case": ("ES_202003",),
+    "underlying": "CME:ESH2020",
+    "hedge": "CME:ESH2020",
+    "dates": ("2020-01-05", "2020-01-06"),
+    "start": "2020-01-05T23:10:00Z",
+    "end": "2020-01-06T21:00:00Z",
+    "row": "ES,future_option,{cp},3220,2020-03-20,physical,50,USD",
+}
+GOOG: dict[str, Any] = {
+    "underlying": "US:GOOG",
+    "hedge": "US:GOOG",
+    "dates": ("2015-12-24",),
+    "start": "2015-12-24T14:35:00Z",
+    "end": "2015-12-24T18:00:00Z",
+}
+TWX: dict[str, Any] = {
+    "underlying": "US:TWX",
+    "hedge": "US:TWX",
+    "dates": ("2014-06-05",),
+    "start": "2014-06-05T13:35:00Z",
+    "end": "2014-06-05T19:59:00Z",
+}
+SPXW: dict[str, Any] = {
+    "underlying": "INDEX:SPX",
+    "hedge": "INDEX:SPX",
+    "dates": ("2021-01-04",),
+    "start": "2021-01-04T14:35:00Z",
+    "end": "2021-01-04T21:00:00Z",
+    "source": "trades",
+    "extra": 'multiplier = 100\nlot = 1\nspread = {kind = "fixed", half = 0.25}',
+}
 CASES: list[dict[str, Any]] = [
     ES,
     GOOG | {"case": ("GOOG_20151224", "20151224"), "row": "GOOG,option,{cp},750,2015-12-24,cash,100,USD"},
