@@ -239,7 +239,7 @@ def _frequencies(tau: Years, model: Heston, a: float, b: float) -> Array:
 
 def _put_sums(K: Array, F: float, weight: Array, u: Array, a: float, b: float) -> Array:
     """Undiscounted puts. Shape: K (n,), weight and u (terms,); result (n,)."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         end = np.clip(np.log(K / F), a, b)
     out = np.empty(K.shape)
     rows = max(CHUNK // len(u), 1)
