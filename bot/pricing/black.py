@@ -264,12 +264,7 @@ def greeks_slice(
             column[: stop - start] if value.size == 1 else column[start:stop]
             for column, value in zip(columns, given, strict=True)
         ]
-        if count <= CHUNK:
-            kernel(*rows, out)
-            continue
-        part = np.empty((5, stop - start))
-        kernel(*rows, part)
-        out[:, start:stop] = part
+        kernel(*rows, out, start)
     return SliceGreeks(*(column.reshape(shape) for column in out))
 
 

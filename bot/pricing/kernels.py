@@ -30,6 +30,9 @@ TINY: Final = 1e-100
 FAR: Final = 1e8
 """Beyond this many deviations a normal density is 0 and N is 0 or 1, long since."""
 
+BLOCK: Final = 512
+"""Rows that a kernel takes at a time; columns of a block lie at constant offsets, so that none can overlap."""
+
 STRIKE: Final = 0
 EXPIRY: Final = 1
 VOL: Final = 2
@@ -291,7 +294,7 @@ def five(
     return price, c * (Dq * above), gamma, m * math.sqrt(T), theta
 
 
-@compiled(numba.types.void(*(_IN,) * 7, _TABLE_OUT))
+@compiled(numba.types.void(*(_IN,) * 7, _TABLE_OUT, numba.types.int64))
 def greeks_rows(
     spot: NDArray[np.float64],
     strike: NDArray[np.float64],
@@ -301,20 +304,45 @@ def greeks_rows(
     rate: NDArray[np.float64],
     dividend: NDArray[np.float64],
     out: NDArray[np.float64],
+    first: int,
 ) -> None:
-    """Writes price, delta, gamma, vega, theta of each row. Shape: inputs (n,), out (5, n)."""
-    for i in range(spot.shape[0]):
-        S, K, T, v, c, r, q = spot[i], strike[i], tau[i], vol[i], cp[i], rate[i], dividend[i]
-        Dq, s, k, d1, d2, inverse = outlook(S, K, T, v, r, q)
-        price, delta, gamma, vega, theta = five(S, T, v, c, r, q, Dq, s, k, d1, d2, inverse)
-        finite = s + k + v * math.sqrt(T) + T < np.inf
-        keep = (S >= 0.0) & (K >= 0.0) & (v >= 0.0) & (abs(c) == 1.0) & (T >= 0.0) & finite
-        fill = 0.0 if T < 0.0 else np.nan
-        out[0, i] = price if keep else fill
-        out[1, i] = delta if keep else fill
-        out[2, i] = gamma if keep else fill
-        out[3, i] = vega if keep else fill
-        out[4, i] = theta if keep else fill
+    """Writes price, delta, gamma, vega, theta of each row from column `first` of out on. Shape: inputs (n,), out (5, m).
+
+    Two short loops over a block, since one long loop outgrows the processor's window; what the first hands to the second
+    lies at constant offsets of one array, which tells the compiler that it overlaps nothing.
+    """
+    count = spot.shape[0]
+    a = np.empty(6 * BLOCK)
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
+        Ss, Ks, Ts, vs = spot[start:stop], strike[start:stop], tau[start:stop], vol[start:stop]
+        cs, rs, qs = cp[start:stop], rate[start:stop], dividend[start:stop]
+        since, until = first + start, first + stop
+        prices = out[0, since:until]
+        deltas = out[1, since:until]
+        gammas = out[2, since:until]
+        vegas = out[3, since:until]
+        thetas = out[4, since:until]
+        for j in range(stop - start):
+            Dq, s, k, d1, d2, inverse = outlook(Ss[j], Ks[j], Ts[j], vs[j], rs[j], qs[j])
+            a[j] = Dq
+            a[BLOCK + j] = s
+            a[2 * BLOCK + j] = k
+            a[3 * BLOCK + j] = d1
+            a[4 * BLOCK + j] = d2
+            a[5 * BLOCK + j] = inverse
+        for j in range(stop - start):
+            S, T, v, c = Ss[j], Ts[j], vs[j], cs[j]
+            s, k, d1, d2 = a[BLOCK + j], a[2 * BLOCK + j], a[3 * BLOCK + j], a[4 * BLOCK + j]
+            price, delta, gamma, vega, theta = five(S, T, v, c, rs[j], qs[j], a[j], s, k, d1, d2, a[5 * BLOCK + j])
+            finite = s + k + v * math.sqrt(T) + T < np.inf
+            keep = (S >= 0.0) & (Ks[j] >= 0.0) & (v >= 0.0) & (abs(c) == 1.0) & (T >= 0.0) & finite
+            fill = 0.0 if T < 0.0 else np.nan
+            prices[j] = price if keep else fill
+            deltas[j] = delta if keep else fill
+            gammas[j] = gamma if keep else fill
+            vegas[j] = vega if keep else fill
+            thetas[j] = theta if keep else fill
 
 
 @compiled("UniTuple(float64, 2)(float64, int64, float64[:, ::1], float64, float64)")
@@ -697,10 +725,6 @@ def searched_deviation(value: float, forward: float, strike: float) -> float:
     x = -abs(log_ratio(forward, strike))
     scale = math.sqrt(forward) * math.sqrt(strike)
     return implied_deviation(x, value / scale, (min(forward, strike) - value) / scale)
-
-
-BLOCK: Final = 512
-"""Rows that a kernel takes at a time; columns of a block lie at constant offsets, so that none can overlap."""
 
 
 @compiled(numba.types.void(_IN, _IN, _IN, _IN, _IN, _IN, _OUT, _CODES_OUT))

@@ -390,28 +390,37 @@ def test_a_batch_longer_than_a_chunk_is_its_rows() -> None:
 
 
 LISTING = """
-import re, sys
+import re
 from bot.pricing import kernels
 for kernel in (kernels.greeks_rows, kernels.net, kernels.implied_rows):
     asm = "".join(kernel.inspect_asm().values())
-    wide = len(re.findall(r"v(?:mul|add|div)pd\\s[^\\n]*[yz]mm", asm))
-    fused = len(re.findall(r"vfn?m(?:add|sub)", asm))
-    library = len(re.findall(r"\\$(?:exp|log|log1p|erfc|sqrt)\\b", asm))
-    print(kernel.__name__, wide, fused, library)
+    wide = len(re.findall(r"\\bv(?:mul|add|sub|div)pd\\s[^\\n]*[yz]mm", asm))
+    narrow = len(re.findall(r"\\bv?(?:mul|add|sub|div)sd\\s", asm))
+    fused = len(re.findall(r"\\bvfn?m(?:add|sub)", asm))
+    print(kernel.__name__, wide, narrow, fused)
 """
 
 
 def test_kernels_are_vector_code_without_contraction(tmp_path: Any) -> None:
-    """A fresh compile has hundreds of wide multiplies and adds, and not one fused multiply-add that other processors lack."""
+    """A fresh compile does its arithmetic on wide registers, with no fused multiply-add that other processors lack.
+
+    Each loop also has a narrow form for its last rows, so a loop left narrow shows as more narrow than wide arithmetic;
+    the implied vols carry the bracketed search, which is narrow by nature.
+    """
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", LISTING], env=env, check=True, capture_output=True, text=True)
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert [line[0] for line in lines] == ["greeks_rows", "net", "implied_rows"]
-    wide_registers = re.search(r"\bavx2?\b", _processor_flags()) is not None
-    for name, wide, fused, _ in lines:
-        assert int(fused) == 0, name
-        if wide_registers:
-            assert int(wide) > 100, name
+    found = {
+        name: (int(wide), int(narrow), int(fused))
+        for name, wide, narrow, fused in map(str.split, done.stdout.splitlines())
+    }
+    assert found.keys() == {"greeks_rows", "net", "implied_rows"}
+    assert [fused for _, _, fused in found.values()] == [0, 0, 0]
+    if re.search(r"\bavx2\b", _processor_flags()) is None:
+        return
+    for name, share in (("greeks_rows", 0.8), ("net", 0.7), ("implied_rows", 0.6)):
+        wide, narrow, _ = found[name]
+        assert wide > 150, name
+        assert wide >= share * narrow, name
 
 
 def _processor_flags() -> str:
