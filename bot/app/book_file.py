@@ -600,8 +600,8 @@ class _Row:
         text = self.text("expiry")
         if not text:
             return None
-        found = _DAY.match(text)
-        month = _MONTH.match(text) if found is None else None
+        found = _DAY.fullmatch(text)
+        month = _MONTH.fullmatch(text) if found is None else None
         try:
             if found is not None:
                 return date(int(found[1]), int(found[2]), int(found[3]))
@@ -653,7 +653,7 @@ def parse_number(text: str) -> Decimal | None:
     text = text.strip()
     negative = text.startswith("(") and text.endswith(")")
     body = text[1:-1] if negative else text
-    found = _NUMBER.match(body)
+    found = _NUMBER.fullmatch(body)
     if found is None or not any(character.isdigit() for character in body) or (negative and found[1]):
         return None
     if found[2] is None and (found[3] is None or found[3] == "."):

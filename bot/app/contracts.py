@@ -247,7 +247,7 @@ def parse_future(text: str) -> tuple[str | None, str, int, int] | None:
     ((None, 'ES', 2020, 3), ('CME', 'ES', 2020, 3))
     """
     venue, _, symbol = text.strip().upper().rpartition(":")
-    found = _FUTURE.match(symbol)
+    found = _FUTURE.fullmatch(symbol)
     if found is None:
         return None
     root, code, coded_year, year, month = found.groups()
@@ -280,7 +280,7 @@ def parse_deliverable(text: str) -> tuple[Deliverable, ...]:
 def is_adjusted_root(root: str) -> bool:
     """True for an OCC root with the digit of a corporate action (AAPL1, GOOG7) that is no root of the tables."""
     root = root.strip().upper()
-    return bool(_ADJUSTED.match(root)) and root not in INDEX_CLASSES and _future_root(root) is None
+    return bool(_ADJUSTED.fullmatch(root)) and root not in INDEX_CLASSES and _future_root(root) is None
 
 
 def third_friday(year: int, month: int) -> date:
@@ -324,7 +324,7 @@ class _Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
 def _equity_option(terms: _Terms) -> _Resolved:
     root = terms.root
-    if not _TICKER.match(root):
+    if not _TICKER.fullmatch(root):
         raise BookError(f"option root: expected a ticker of 1 to 6 characters, found {terms.given!r}")
     if is_adjusted_root(root) and not terms.deliverable:
         raise BookError(f"option root {root}: adjusted contract, give its deliverable (such as US:{root[:-1]}=100)")
@@ -670,7 +670,7 @@ def _resolve_linear(
                 lot=Decimal(1),
                 calendar=calendar or "XCBO",
             )
-        if not venue and not _TICKER.match(symbol):
+        if not venue and not _TICKER.fullmatch(symbol):
             raise BookError(f"instrument: expected an OCC symbol, VENUE:SYMBOL or a ticker, found {word!r}")
         return _spot(venue or "US", symbol, multiplier=size, currency=currency, calendar=calendar)
     except ValueError as fault:
@@ -920,7 +920,7 @@ def _future_root(root: str) -> str | None:
     """The futures product of a root, an option root of the table included; None when the tables do not know it."""
     if root in FUTURES:
         return root
-    return next((product for pattern, product in _WEEKLY_ROOTS if pattern.match(root)), None)
+    return next((product for pattern, product in _WEEKLY_ROOTS if pattern.fullmatch(root)), None)
 
 
 def _refuse_future(root: str) -> NoReturn:

@@ -145,7 +145,7 @@ def parse_addition(text: str) -> Addition:
     >>> parse_addition('10 "GOOG  160115C00750000"').symbol
     'GOOG  160115C00750000'
     """
-    found = _ADDITION.match(text.strip())
+    found = _ADDITION.fullmatch(text.strip())
     if found is None:
         raise ConfigError(f"--add: expected a quantity and an instrument such as '+100 US:GOOG', found {text!r}")
     amount, symbol = found[1], found[2].strip().strip("\"'").strip()

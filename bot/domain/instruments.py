@@ -35,7 +35,7 @@ class _Base(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="kind
     calendar: str = "24/7"
 
     def __post_init__(self) -> None:
-        if not _ID.match(self.id):
+        if not _ID.fullmatch(self.id):
             raise ValueError(f"instrument id: expected 2 to 64 of A-Z 0-9 space . _ : / -, found {self.id!r}")
         if not re.fullmatch(r"[A-Z]{3,5}", self.currency):
             raise ValueError(f"{self.id}: currency: expected an upper-case code, found {self.currency!r}")
@@ -126,7 +126,7 @@ def parse_occ(text: str) -> OccSymbol:
     >>> parse_occ("GOOG151224C00750000").strike
     Decimal('750')
     """
-    found = _OCC.match(text.strip().upper())
+    found = _OCC.fullmatch(text.strip().upper())
     if found is None:
         raise ValueError(f"expected an OCC symbol such as 'GOOG  151224C00750000', found {text!r}")
     root, year, month, day, side, strike = found.groups()

@@ -59,7 +59,7 @@ def parse_instant(text: str) -> Nanos:
     >>> parse_instant("1970-01-01T00:00:01.5Z")
     1500000000
     """
-    found = _INSTANT.match(text.strip())
+    found = _INSTANT.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"expected an instant with its zone, such as 2020-01-06T21:00:00Z, found {text!r}")
     day, clock, fraction, zone = found.groups()
@@ -105,7 +105,7 @@ def parse_span(text: str) -> Nanos:
     >>> parse_span("1.5h") // NS_PER_MINUTE
     90
     """
-    found = _SPAN.match(text.strip())
+    found = _SPAN.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"expected a length of time such as 250ms, 60s, 15m, 1h or 1d, found {text!r}")
     return int(Decimal(found[1]) * _SPAN_NS[found[2]])
