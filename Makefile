@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test quick static unit replay real simulation lint types floors format bench setup clean help
+.PHONY: run test quick fuzz static unit replay real simulation lint types floors format bench setup clean help
 
 help:
 	@echo "make run | test | quick | static | real | bench | format | clean"
@@ -41,6 +41,10 @@ floors: $(READY)
 
 unit: $(READY)
 	$(BIN)/pytest tests/unit tests/property tests/contract tests/test_docs.py tests/test_imports.py -n 2
+
+# New examples at every call: what it finds goes into a test of its own.
+fuzz: $(READY)
+	EVENKEEL_FUZZ=1 $(BIN)/pytest tests/property -n 2
 
 replay: $(READY)
 	$(BIN)/pytest tests/replay -n 2
