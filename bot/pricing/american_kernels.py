@@ -18,7 +18,7 @@ Greeks need. No fast-math flag is set; loops over arrays are without branches so
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numba
 import numpy as np
@@ -85,7 +85,7 @@ def exp_into(out: Array, x: Array, shifted: Array, bits: NDArray[np.int64], scal
         out[i] = out[i] * scale[i]
 
 
-@numba.njit("float64(float64)", cache=True, error_model="numpy", inline="always")  # type: ignore[untyped-decorator]  # numba
+@numba.njit("float64(float64)", cache=True, error_model="numpy", inline="always")
 def mills(z: float) -> float:
     """N(-z) / phi(z) for z >= 0, relative error 4e-12: (1 + 2w) erfcx(w), w = z / sqrt 2, as a polynomial of (w-3)/(w+3)."""
     w = z * SQRT_HALF
@@ -231,8 +231,12 @@ def solve(J: Array, rhs: Array, n: int) -> None:
             rhs[e, k] = total / J[k, k]
 
 
-@compiled(numba.types.void(_f64, _f64, _f64, _f64, _f64, _OUT, *_SCHEME[:4], _TABLE, _INTS, _OUT, _TABLE, _TABLE, _bool, _bool))
-def linearise(
+@compiled(
+    numba.types.void(
+        _f64, _f64, _f64, _f64, _f64, _OUT, *_SCHEME[:4], _TABLE, _INTS, _OUT, _TABLE, _TABLE, _bool, _bool
+    )
+)
+def linearise(  # noqa: PLR0915  one pass over the points: splitting it would store each factor first
     tau: float,
     r: float,
     q: float,
@@ -345,7 +349,9 @@ def linearise(
         rhs[1, i] = -by_rate
 
 
-@compiled(numba.types.void(_f64, _f64, _f64, _f64, _f64, _OUT, *_SCHEME[:4], _TABLE, _INTS, _OUT, _TABLE, _TABLE, _i64, _f64))
+@compiled(
+    numba.types.void(_f64, _f64, _f64, _f64, _f64, _OUT, *_SCHEME[:4], _TABLE, _INTS, _OUT, _TABLE, _TABLE, _i64, _f64)
+)
 def fit_boundary(
     tau: float,
     r: float,
@@ -396,9 +402,27 @@ def fit_boundary(
 
 
 @compiled(
-    numba.types.void(_f64, _f64, _f64, _f64, _f64, _f64, _OUT, _OUT, _OUT, _TABLE_IN, _TABLE_IN, _TABLE, _INTS, _OUT, _OUT, _bool, _bool)
+    numba.types.void(
+        _f64,
+        _f64,
+        _f64,
+        _f64,
+        _f64,
+        _f64,
+        _OUT,
+        _OUT,
+        _OUT,
+        _TABLE_IN,
+        _TABLE_IN,
+        _TABLE,
+        _INTS,
+        _OUT,
+        _OUT,
+        _bool,
+        _bool,
+    )
 )
-def put_from_boundary(
+def put_from_boundary(  # noqa: PLR0915  as linearise
     S: float,
     tau: float,
     r: float,
@@ -425,7 +449,15 @@ def put_from_boundary(
     """
     p = rules.shape[1]
     y, b, d, E, E_0, age, ages, x, t = (
-        work[0][:p], work[1][:p], work[2][:p], work[3][:p], work[4][:p], work[5][:p], work[6][:p], work[7][:p], work[8],
+        work[0][:p],
+        work[1][:p],
+        work[2][:p],
+        work[3][:p],
+        work[4][:p],
+        work[5][:p],
+        work[6][:p],
+        work[7][:p],
+        work[8],
     )
     unpaid = work[9][:p]
     root_tau = math.sqrt(tau)
@@ -470,7 +502,8 @@ def put_from_boundary(
         paid += rules[2, i] * ages[i]
     received *= tau
     paid *= tau
-    price = max(max(down * below - s * left, 0.0) + max(r * received - q * paid, 0.0), 1.0 - S)
+    price = max(down * below - s * left, 0.0) + max(r * received - q * paid, 0.0)
+    price = min(max(price, 1.0 - S), 1.0)
     out[0] = price
     if not greeks:
         return
@@ -494,17 +527,13 @@ def put_from_boundary(
     up_part = mills(far) * common
     down_part = mills(near) * common if near > 0.0 else math.exp(-a * (beta + c)) * normal_cdf(-near)
     gap_0 = r - q * b_0
-    if c > 1e-8:
-        level = (down_part - up_part) / c
-    else:
-        level = 2.0 * (root_tau * common - a * up_part)
+    level = (down_part - up_part) / c if c > 1e-8 else 2.0 * (root_tau * common - a * up_part)
     level /= vol  # INT e^(-r u) phi(d-) / (vol sqrt u) du at b_0
     slant = ((c + beta) * down_part + (c - beta) * up_part) / (vol * vol * max(c, 1e-300))
     if c <= 1e-8:
         slant = 2.0 * up_part / (vol * vol)
     flow = 0.0
     bend = 0.0
-    turned = 0.0
     moved_vol = 0.0
     moved_rate = 0.0
     fixed_vol = 0.0
@@ -551,20 +580,40 @@ def put_from_boundary(
     # S x derivative, and S^2 x second derivative, of the premium
     slope = -flow - q * paid
     curve = bend + flow + q * ends
-    delta = -down_q * left + slope / S
+    delta = min(max(-down_q * left + slope / S, -1.0), 0.0)
     gamma = density / (S * S * w) + curve / (S * S)
-    if gamma < 0.0:
-        gamma = 0.0
+    gamma = max(gamma, 0.0)
     out[1] = delta
     out[2] = gamma
-    out[3] = max(density * root_tau + fixed_vol + moved_vol + gap_0 * level * b_vol, 0.0)
+    # E |W_T| <= sqrt(tau) for any rule T of exercise bounds vega, 0 <= T <= tau the rate Greeks: the last word for boundaries
+    # so near 0 that their derivatives are lost
+    vega = density * root_tau + fixed_vol + moved_vol + gap_0 * level * b_vol
+    out[3] = min(max(vega, 0.0), S * max(1.0, down_q) * root_tau)
     out[4] = r * price - carry * S * delta - 0.5 * vol * vol * S * S * gamma
     european_rate = tau * s * left if by_q else -tau * down * below
-    out[5] = european_rate + fixed_rate + moved_rate + gap_0 * level * b_rate
+    by_rate = european_rate + fixed_rate + moved_rate + gap_0 * level * b_rate
+    out[5] = min(max(by_rate, 0.0), tau) if by_q else min(max(by_rate, -tau), 0.0)
+
+
+@compiled("float64(float64, float64, float64, float64, float64)")
+def european_put(S: float, tau: float, r: float, q: float, vol: float) -> float:
+    """The Black-Scholes put of strike 1: worth more than exercise only where the boundary was lost."""
+    w = vol * math.sqrt(tau)
+    d1 = (math.log(S) + (r - q) * tau) / w + 0.5 * w
+    return math.exp(-r * tau) * normal_cdf(w - d1) - S * math.exp(-q * tau) * normal_cdf(-d1)
 
 
 @compiled(
-    numba.types.void(_TABLE_IN, numba.types.Array(numba.types.int8, 1, "C", readonly=True), *_SCHEME, _i64, _f64, _bool, _TABLE, _TABLE)
+    numba.types.void(
+        _TABLE_IN,
+        numba.types.Array(numba.types.int8, 1, "C", readonly=True),
+        *_SCHEME,
+        _i64,
+        _f64,
+        _bool,
+        _TABLE,
+        _TABLE,
+    )
 )
 def put_rows(
     rows: Array,
@@ -602,11 +651,27 @@ def put_rows(
         vol = rows[k, 4]
         limit = 0.0 if r >= q else math.log(r / q)
         fit_boundary(
-            tau, r, q, vol, limit, H, nodes, interpolation, across, rules, fit_work, bits, scale, J, rhs, rounds, tolerance
+            tau,
+            r,
+            q,
+            vol,
+            limit,
+            H,
+            nodes,
+            interpolation,
+            across,
+            rules,
+            fit_work,
+            bits,
+            scale,
+            J,
+            rhs,
+            rounds,
+            tolerance,
         )
         for j in range(n):
             boundary[k, j] = limit - math.sqrt(H[j])
-        if math.log(S) <= boundary[k, 0]:
+        if math.log(S) <= boundary[k, 0] and european_put(S, tau, r, q, vol) <= 1.0 - S + 1e-14:
             out[k, 0] = 1.0 - S
             out[k, 1] = -1.0
             for j in range(2, 6):
@@ -614,11 +679,41 @@ def put_rows(
             continue
         if greeks:
             linearise(
-                tau, r, q, vol, limit, H, nodes, interpolation, across, rules, fit_work, bits, scale, J, rhs,
-                True, by_q[k] != 0,
+                tau,
+                r,
+                q,
+                vol,
+                limit,
+                H,
+                nodes,
+                interpolation,
+                across,
+                rules,
+                fit_work,
+                bits,
+                scale,
+                J,
+                rhs,
+                True,
+                by_q[k] != 0,
             )
             solve(J, rhs, n)
         put_from_boundary(
-            S, tau, r, q, vol, limit, H, rhs[0], rhs[1], price_across, price_rules, work, bits, scale, out[k],
-            greeks, by_q[k] != 0,
+            S,
+            tau,
+            r,
+            q,
+            vol,
+            limit,
+            H,
+            rhs[0],
+            rhs[1],
+            price_across,
+            price_rules,
+            work,
+            bits,
+            scale,
+            out[k],
+            greeks,
+            by_q[k] != 0,
         )
