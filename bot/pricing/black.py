@@ -431,6 +431,8 @@ def _greeks(
         smooth(gamma * (d1 * d2 - 1.0) / vol),
         -cp * Dr * below,
     )
+    # inputs at the ends of the float range, whose products overflow
+    status = np.where((status <= Status.LIMIT) & ~np.isfinite(price + delta), np.int8(Status.OUT_OF_DOMAIN), status)
     expired = status == Status.EXPIRED
     bad = status > Status.EXPIRED
     return BlackGreeks._make([*(masked(values, expired, bad) for values in outputs), status])

@@ -149,7 +149,7 @@ def exp_product(a: float, b: float) -> float:
     b_high = b_split - (b_split - b)
     b_low = b - b_high
     low = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-    return exp_sum(product, low)
+    return exp_sum(product, low if abs(product) < 800.0 else 0.0)
 
 
 @inlined
@@ -768,7 +768,11 @@ def implied_rows(
             s = a[BLOCK + j]
             if math.isnan(s):
                 s = searched_deviation(a[j], forward[i], strike[i])
-            vol[i] = s / math.sqrt(tau[i])
+            found = s / math.sqrt(tau[i])
+            if found < np.inf:
+                vol[i] = found
+            else:  # inputs at the ends of the float range, whose ratios overflow
+                status[i] = OUT_OF_DOMAIN
 
 
 @compiled("UniTuple(float64, 2)(float64, float64, float64, float64, float64, float64)")
@@ -793,7 +797,8 @@ def implied_one(
     s = deviation(abs(log_quotient(forward, strike)), value / bound, (bound - value) / bound)
     if math.isnan(s):
         s = searched_deviation(value, forward, strike)
-    return s / math.sqrt(tau), 0.0
+    found = s / math.sqrt(tau)
+    return (found, 0.0) if found < np.inf else (np.nan, float(OUT_OF_DOMAIN))
 
 
 # ------------------------------------------------------------------------------------------------ paths

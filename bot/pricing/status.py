@@ -17,7 +17,7 @@ class Status(IntEnum):
     NOT_FINITE = 3
     """An input is NaN or infinite."""
     OUT_OF_DOMAIN = 4
-    """An input is finite and impossible: a negative price or vol, a `cp` other than +1 and -1."""
+    """An input is finite and impossible: a negative price or vol, a `cp` other than +1 and -1, a product that overflows."""
     BELOW_INTRINSIC = 5
     """Implied vol: the price is below what exercise at the forward gives."""
     AT_INTRINSIC = 6

@@ -118,9 +118,12 @@ def test_implied_vol_reprices(forward: float, deviations: float, tau: float, tot
 @quick
 @given(st.floats(allow_nan=True), st.floats(allow_nan=True), st.floats(allow_nan=True), st.floats(allow_nan=True))
 def test_any_floats_at_all_are_answered(a: float, b: float, c: float, d: float) -> None:
-    """Whatever the numbers, a batch never raises; a vol is there exactly when its status is OK."""
-    black.bsm(a, b, c, d)
-    black.greeks_slice(a, b, c, d)
+    """Whatever the numbers, a batch never raises nor spoils a neighbour; a price or vol is there exactly when its status says so."""
+    row = black.bsm(a, b, c, d)
+    assert (row.status > Status.EXPIRED) == bool(np.isnan(row.price))
+    batch = black.greeks_slice([a, 100.0], [b, 100.0], [c, 0.25], [d, 0.2])
+    alone = black.greeks_slice(100.0, 100.0, 0.25, 0.2)
+    assert all(column[1] == one for column, one in zip(batch, alone, strict=True))
     found, status = implied.vol([a, 4.0], [b, 100.0], [c, 100.0], [d, 0.25])
     assert (status[0] == Status.OK) == bool(np.isfinite(found[0]))
     assert status[1] == Status.OK
