@@ -30,7 +30,7 @@ from bot.pricing.status import Status
 Accuracy: TypeAlias = Literal["fast", "default", "high", "reference"]
 
 SHAPES: Final = {
-    "fast": (6, 8, 16, 2, 1e-3),
+    "fast": (6, 6, 12, 2, 1e-3),
     "default": (12, 12, 24, 4, 1e-3),
     "high": (28, 40, 64, 8, 1e-10),
     "reference": (40, 90, 120, 12, 1e-12),
@@ -190,7 +190,9 @@ def _solve(rows: _Rows, accuracy: Accuracy, *, greeks: bool) -> tuple[Array, Arr
     s, k, r, q = rows.as_puts()
     ok = rows.status == Status.OK
     # all that exercise can gain is interest, at most r tau of the strike: below rounding it is nothing
-    european = ok & (((r < 0.0) & (q >= r)) | ((r >= 0.0) & (q >= 0.0) & (r * rows.tau < NO_GAIN)))
+    with np.errstate(all="ignore"):
+        no_gain = r * rows.tau < NO_GAIN
+    european = ok & (((r < 0.0) & (q >= r)) | ((r >= 0.0) & (q >= 0.0) & no_gain))
     double = ok & (r < 0.0) & (q < r)
     rows.status[double] = Status.DOUBLE_BOUNDARY
     out[:, rows.status == Status.EXPIRED] = 0.0

@@ -169,7 +169,7 @@ def start_log(t: float, r: float, q: float, vol: float, limit: float, floor: flo
         slope = 1.0 - below_q + density / (b * w) + (power + c0) * (below_q - 1.0)
         after = b - error / slope if slope != 0.0 else b
         after = min(max(after, never), end)
-        if not abs(after - b) > 1e-4 * (end - b):
+        if not abs(after - b) > 1e-2 * (end - b):
             b = after
             break
         b = after
