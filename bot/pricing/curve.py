@@ -179,6 +179,34 @@ class Carry(msgspec.Struct, frozen=True, kw_only=True):
         return np.asarray(self.growth(tau) * self.escrowed(spot, tau))
 
 
+class Pairs(NamedTuple):
+    """A chain as one row per strike; NaN where a contract is not quoted. Shape: all (n,), strikes rising."""
+
+    strike: Array
+    call_bid: Array
+    call_ask: Array
+    put_bid: Array
+    put_ask: Array
+
+
+def put_call_pairs(strike: ArrayLike, bid: ArrayLike, ask: ArrayLike, cp: ArrayLike) -> Pairs:
+    """The rows of a chain as one row per strike, for `imply_forward(*pairs)`. Of repeated rows the last counts.
+
+    Shape: (n,) each.
+    """
+    K, b, a, c = np.broadcast_arrays(*(np.atleast_1d(np.asarray(x, np.float64)) for x in (strike, bid, ask, cp)))
+    strikes = np.unique(K[np.isfinite(K)])
+    sides = []
+    for side in (1.0, -1.0):
+        rows = np.flatnonzero((c == side) & np.isfinite(K))
+        at = np.searchsorted(strikes, K[rows])
+        for quotes in (b, a):
+            column = np.full(strikes.shape, np.nan)
+            column[at] = quotes[rows]
+            sides.append(column)
+    return Pairs(strikes, *sides)
+
+
 class ParityFit(NamedTuple):
     """What a chain says of its forward, and how well it agrees with itself.
 

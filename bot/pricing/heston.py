@@ -174,7 +174,7 @@ def price_by_quadrature(
     step = 8.0 / np.sqrt(_total_variance(tau, model))
     total = low = 0.0
     for _ in range(4000):
-        piece = quad(part, low, low + step, epsabs=1e-14, epsrel=1e-12, limit=400)[0]
+        piece = quad(part, low, low + step, epsabs=1e-12, epsrel=1e-10, limit=400)[0]
         total, low = total + piece, low + step
         if float(np.real(log_cf(low - 0.5j, tau, model))) < -36.0:
             break

@@ -12,7 +12,7 @@ butterfly and calendar arbitrage. Between expiries w is linear in tau at the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise, product
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -618,8 +618,8 @@ class Surface:
 
     def __init__(
         self,
-        tau: Sequence[Years],
-        forward: Sequence[float],
+        tau: ArrayLike,
+        forward: ArrayLike,
         slices: Sequence[Slice],
         *,
         spot: float | None = None,
@@ -852,18 +852,3 @@ def _quoted(surface: Surface, gap: int) -> Array:
 def _worst(values: Array, k: Array, T: Array) -> tuple[float, tuple[float, float]]:
     i, j = np.unravel_index(int(np.argmin(np.where(np.isnan(values), -np.inf, values))), values.shape)
     return float(values[i, j]), (float(k[j]), float(T[i]))
-
-
-def put_call_pairs(strike: ArrayLike, bid: ArrayLike, ask: ArrayLike, cp: ArrayLike) -> Mapping[str, Array]:
-    """The rows of a chain as one row per strike, for `curve.imply_forward(**pairs)`; NaN where a contract is not quoted.
-
-    Shape: (n,) each; result strike, call_bid, call_ask, put_bid, put_ask (m,). Of repeated rows the last counts.
-    """
-    K, b, a, c = np.broadcast_arrays(*(np.atleast_1d(np.asarray(x, np.float64)) for x in (strike, bid, ask, cp)))
-    strikes = np.unique(K[np.isfinite(K)])
-    found = {name: np.full(strikes.shape, np.nan) for name in ("call_bid", "call_ask", "put_bid", "put_ask")}
-    for name, side in (("call", 1.0), ("put", -1.0)):
-        rows = np.flatnonzero((c == side) & np.isfinite(K))
-        at = np.searchsorted(strikes, K[rows])
-        found[f"{name}_bid"][at], found[f"{name}_ask"][at] = b[rows], a[rows]
-    return {"strike": strikes, **found}

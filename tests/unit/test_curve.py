@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 
 from bot.pricing import black, curve
-from bot.pricing.surface import put_call_pairs
 
 
-def _chain(
-    seed: int, *, forward: float = 3000.0, discount: float = 0.98, tau: float = 0.25
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _chain(seed: int, *, forward: float = 3000.0, discount: float = 0.98, tau: float = 0.25) -> curve.Pairs:
     """A chain with a smile and spreads that widen from the money; quotes on both sides of the model price."""
     rng = np.random.default_rng(seed)
     K = np.arange(2000.0, 4001.0, 25.0)
@@ -22,7 +19,7 @@ def _chain(
         half = 0.1 + 0.01 * mid
         middle = mid + rng.uniform(-0.3, 0.3, len(K)) * half
         sides += [middle - half, middle + half]
-    return K, *sides
+    return curve.Pairs(K, *sides)
 
 
 def test_discounts_pass_through_nodes_and_stay_flat_in_forward_rates() -> None:
@@ -164,8 +161,8 @@ def test_locked_strikes_are_not_believed_without_bound() -> None:
 
 def test_rows_of_a_chain_become_one_row_a_strike() -> None:
     """Calls and puts are matched by strike, a missing contract is NaN."""
-    pairs = put_call_pairs([100.0, 90.0, 100.0], [1.0, 2.0, 3.0], [1.5, 2.5, 3.5], [1, 1, -1])
-    assert pairs["strike"].tolist() == [90.0, 100.0]
-    assert pairs["call_bid"].tolist() == [2.0, 1.0]
-    assert np.isnan(pairs["put_bid"][0])
-    assert pairs["put_ask"][1] == 3.5
+    pairs = curve.put_call_pairs([100.0, 90.0, 100.0], [1.0, 2.0, 3.0], [1.5, 2.5, 3.5], [1, 1, -1])
+    assert pairs.strike.tolist() == [90.0, 100.0]
+    assert pairs.call_bid.tolist() == [2.0, 1.0]
+    assert np.isnan(pairs.put_bid[0])
+    assert pairs.put_ask[1] == 3.5
