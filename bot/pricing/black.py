@@ -257,18 +257,15 @@ def greeks_slice(
             f"greeks_slice: out: expected writable C-contiguous float64 (5, {count}), found {out.dtype} {out.shape}"
         )
     kernel = _rows_kernel()
-    columns = [_column(value, shape) for value in given]
+    columns = [column(value, shape) for value in given]
     for start in range(0, count, CHUNK):
         stop = min(start + CHUNK, count)
-        rows = [
-            column[: stop - start] if value.size == 1 else column[start:stop]
-            for column, value in zip(columns, given, strict=True)
-        ]
+        rows = [c[: stop - start] if g.size == 1 else c[start:stop] for c, g in zip(columns, given, strict=True)]
         kernel(*rows, out, start)
-    return SliceGreeks(*(column.reshape(shape) for column in out))
+    return SliceGreeks(*(values.reshape(shape) for values in out))
 
 
-def _column(value: Array, shape: tuple[int, ...]) -> Array:
+def column(value: Array, shape: tuple[int, ...]) -> Array:
     """The rows of one input, flat and contiguous; of a single number, only as many as a chunk has."""
     count = math.prod(shape)
     if value.size == 1:

@@ -10,6 +10,7 @@ time value. Source of the normalisation: Jaeckel 2015, "Let's Be Rational".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -17,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bot.pricing.black import Array, log_ratio
+from bot.pricing.black import CHUNK, Array, column, log_ratio
 from bot.pricing.status import Status
 
 QuoteKernel: TypeAlias = Callable[[float, float, float, float, float, float], tuple[float, float]]
@@ -62,11 +63,17 @@ def vol(
         return ImpliedVol(_as_scalar(found), _CODES[int(code)])
     from bot.pricing import kernels  # noqa: PLC0415  the compiler is imported by those who price, not by all who import us
 
-    P, F, K, T, D, c, status = _rows(price, forward, strike, tau, discount, cp)
-    found = np.empty(P.size)
-    flat = status.ravel()
-    kernels.implied_rows(P.ravel(), F.ravel(), K.ravel(), T.ravel(), D.ravel(), c.ravel(), found, flat)
-    return ImpliedVol(found.reshape(P.shape), flat.reshape(P.shape))
+    given = [np.asarray(value, dtype=np.float64) for value in (price, forward, strike, tau, discount, cp)]
+    shape = np.broadcast_shapes(*(value.shape for value in given))
+    kernel: Callable[..., None] = kernels.implied_rows
+    columns = [column(value, shape) for value in given]
+    found = np.empty(math.prod(shape))
+    status = np.empty(found.size, dtype=np.int8)
+    for start in range(0, found.size, CHUNK):
+        stop = min(start + CHUNK, found.size)
+        rows = [c[: stop - start] if g.size == 1 else c[start:stop] for c, g in zip(columns, given, strict=True)]
+        kernel(*rows, found[start:stop], status[start:stop])
+    return ImpliedVol(found.reshape(shape), status.reshape(shape))
 
 
 def quote_kernel() -> QuoteKernel:

@@ -706,6 +706,19 @@ def deviation(X: float, u: float, rest: float) -> float:
     return s + move if settled else np.nan
 
 
+@compiled("int64(float64, float64, float64, float64, float64, float64)")
+def input_status(price: float, forward: float, strike: float, tau: float, discount: float, cp: float) -> int:
+    """The status of a row by its inputs alone."""
+    market = abs(price) < np.inf and abs(forward) < np.inf and abs(discount) < np.inf
+    if not (market and abs(strike) < np.inf and abs(tau) < np.inf and abs(cp) < np.inf):
+        return NOT_FINITE
+    if tau <= 0.0:
+        return EXPIRED
+    if not (forward > 0.0 and strike > 0.0 and discount > 0.0 and abs(cp) == 1.0):
+        return OUT_OF_DOMAIN
+    return 0
+
+
 @compiled("int64(float64, float64, float64, float64, float64)")
 def price_status(undiscounted: float, value: float, forward: float, strike: float, cp: float) -> int:
     """The status of a row by its undiscounted price and time value."""
@@ -738,7 +751,7 @@ def implied_rows(
     vol: NDArray[np.float64],
     status: NDArray[np.int8],
 ) -> None:
-    """Writes vol and status of each row; see `implied.vol`. Rows arrive with the status their inputs already decide."""
+    """Writes vol and status of each row; see `implied.vol`. Shape: all (n,)."""
     count = price.shape[0]
     a = np.empty(5 * BLOCK)
     for start in range(0, count, BLOCK):
@@ -760,6 +773,7 @@ def implied_rows(
         for j in range(size):
             i = start + j
             vol[i] = np.nan
+            status[i] = input_status(price[i], forward[i], strike[i], tau[i], discount[i], cp[i])
             if status[i] != 0:
                 continue
             status[i] = price_status(a[4 * BLOCK + j], a[j], forward[i], strike[i], cp[i])
@@ -780,13 +794,9 @@ def implied_one(
     price: float, forward: float, strike: float, tau: float, discount: float, cp: float
 ) -> tuple[float, float]:
     """(vol, status code) of one quote: the row `implied_rows` would give, without its arrays."""
-    market = abs(price) < np.inf and abs(forward) < np.inf and abs(discount) < np.inf
-    if not (market and abs(strike) < np.inf and abs(tau) < np.inf and abs(cp) < np.inf):
-        return np.nan, float(NOT_FINITE)
-    if tau <= 0.0:
-        return np.nan, float(EXPIRED)
-    if not (forward > 0.0 and strike > 0.0 and discount > 0.0 and abs(cp) == 1.0):
-        return np.nan, float(OUT_OF_DOMAIN)
+    status = input_status(price, forward, strike, tau, discount, cp)
+    if status != 0:
+        return np.nan, float(status)
     undiscounted = price / discount
     intrinsic = cp * (forward - strike)
     value = undiscounted - (intrinsic if intrinsic > 0.0 else 0.0)

@@ -118,7 +118,7 @@ def test_implied_vol_reprices(forward: float, deviations: float, tau: float, tot
 @quick
 @given(st.floats(allow_nan=True), st.floats(allow_nan=True), st.floats(allow_nan=True), st.floats(allow_nan=True))
 def test_any_floats_at_all_are_answered(a: float, b: float, c: float, d: float) -> None:
-    """Whatever the numbers, a batch never raises nor spoils a neighbour; a price or vol is there exactly when its status says so."""
+    """Whatever the numbers, a batch never raises nor spoils a neighbour; a price or vol is there when its status says so."""
     row = black.bsm(a, b, c, d)
     assert (row.status > Status.EXPIRED) == bool(np.isnan(row.price))
     batch = black.greeks_slice([a, 100.0], [b, 100.0], [c, 0.25], [d, 0.2])
