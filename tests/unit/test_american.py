@@ -394,7 +394,7 @@ def test_cash_dividends_agree_with_quantlib(model: american_discrete.DividendMod
 
 
 def test_models_of_dividends_differ() -> None:
-    """The European call of the notes, K = 90, 2.0 in the middle of six months: escrowed is the formula on S less the cash."""
+    """A European call, K = 90, 2.0 in the middle of six months: escrowed is the formula on S less the cash."""
     common = {"rate": 0.05, "dividends": [(0.25, 2.0)], "exercise": "european"}
     escrowed = american_discrete.price(100, 90, 0.5, 0.2, model="escrowed", **common)  # type: ignore[arg-type]  # one dict
     jump = american_discrete.price(100, 90, 0.5, 0.2, model="spot", **common)  # type: ignore[arg-type]  # one dict
