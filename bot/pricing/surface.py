@@ -436,7 +436,7 @@ def _polish(
             parts.append(force * np.minimum(g - G_MARGIN, 0.0))
             parts.append(force * np.minimum(level / scale - 1e-3, 0.0))
             if ceiling is not None:
-                parts.append(force * np.maximum(level / ceiling - (1.0 - 5e-4), 0.0))
+                parts.append(force * np.maximum(level / ceiling - (1.0 - 1.5e-3), 0.0))
         return np.concatenate(parts)
 
     b, rho = start.b, start.rho
@@ -487,7 +487,7 @@ def _safe_start(svi: Svi, k: Array, w: Array, ceiling: Slice | None) -> Svi:
 def _is_sound(svi: Svi, grid: Array, above: Array) -> bool:
     level = svi.variance(grid)
     g = _g(grid, level, svi.slope(grid), svi.curvature(grid))
-    return bool(g.min() >= 0.1 * G_MARGIN and (level <= above * (1.0 - 2e-4)).all())
+    return bool(g.min() >= 0.1 * G_MARGIN and (level <= above * (1.0 - 1e-3)).all())
 
 
 def _raise_until_sound(svi: Svi, grid: Array) -> Svi:
@@ -507,7 +507,7 @@ def _shrink_below(svi: Svi, grid: Array, above: Array) -> Svi:
 
     g of c w is A - c B - c^2 w'^2/16 with A >= 0: concave in c, not negative at 0 and at 1, so not between.
     """
-    factor = min(float(np.min(above / svi.variance(grid))) * (1.0 - 3e-4), 1.0)
+    factor = min(float(np.min(above / svi.variance(grid))) * (1.0 - 1.2e-3), 1.0)
     return svi._replace(a=svi.a * factor, b=svi.b * factor)
 
 
