@@ -156,6 +156,7 @@ def _book(run: Run, account: Account, intervals: attributions.Intervals) -> dict
         "orders": account.order_count,
         "fills": account.fill_count,
         "refusals": dict(sorted(account.refusals.items())),
+        "skipped": dict(sorted(account.skips.items())),
         "opening_ticket": number(ledger.opening_ticket),
         "pnl_std": _rounded(risk.pnl_std),
         "max_drawdown": _rounded(risk.max_drawdown),

@@ -163,8 +163,16 @@ def show_result(document: Mapping[str, Any]) -> None:
         f"{document['timing']['us_per_row']:.2f} us a row",
         markup=False,
     )
+    for name, book in books_with_refusals(document):
+        said = ", ".join(f"{count} {reason}" for reason, count in {**book["refusals"], **book["skipped"]}.items())
+        console.print(f"  {name}: orders refused or not made: {said}", style="yellow", markup=False)
     for alarm in document["alarms"]:
         console.print(f"  ALARM {alarm['code']} {alarm['ts']}: {alarm['text']}", style="bold red", markup=False)
+
+
+def books_with_refusals(document: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The accounts whose orders were refused or whose decisions could not be made."""
+    return [(name, book) for name, book in document["books"].items() if book["refusals"] or book["skipped"]]
 
 
 def _comparison(document: Mapping[str, Any]) -> Table:

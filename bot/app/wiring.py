@@ -200,6 +200,7 @@ def resolve_wanted(config: configs.Config, book: LoadedBook) -> list[Instrument]
             item = _resolve(text, config, known)
             known.setdefault(item.id, item)
         item = known[hedge_id(hedge.instrument, known)]
+        _refuse_bare_index(item, hedge, config)
         changes = {
             name: value
             for name, value in (("multiplier", hedge.multiplier), ("tick", hedge.tick), ("lot", hedge.lot))
@@ -219,6 +220,18 @@ def resolve_wanted(config: configs.Config, book: LoadedBook) -> list[Instrument]
                 f"found {hedge.underlying!r}"
             )
     return [known[key] for key in sorted(known)]
+
+
+def _refuse_bare_index(item: Instrument, hedge: configs.Hedge, config: configs.Config) -> None:
+    """An index without an assumed spread would have every order rejected: said before anything runs."""
+    broker = config.broker
+    if not isinstance(item, Index) or not isinstance(broker, configs.PaperBroker):
+        return
+    if hedge.spread is None and broker.spread.kind == "quoted":
+        raise ConfigError(
+            f"{config.path.name}: hedges: {item.id}: nobody can hold an index; expected an assumed spread of its "
+            'replication, such as spread = {kind = "fixed", half = 0.25}, found none'
+        )
 
 
 def _resolve(text: str, config: configs.Config, known: Mapping[str, Instrument]) -> Instrument:
@@ -356,11 +369,32 @@ def make_broker(config: configs.Config, universe: Universe, *, simulated: bool =
         factory = load("brokers", "paper", ())
         return factory({}, seed=config.broker.seed)  # type: ignore[no-any-return]  # plug-ins are checked just below
     factory = find_factory("brokers", kind, config)
-    settings = configs.broker_settings(config, {item.id: _kind(item) for item in universe})
+    settings = configs.broker_settings(canonical(config), {item.id: _kind(item) for item in universe})
     made = factory(settings, seed=config.broker.seed)
     if not isinstance(made, InLoopBroker | Broker):
         raise ConfigError(f"{config.path.name}: broker {kind!r}: the plug-in does not satisfy a broker protocol")
     return made
+
+
+def canonical(config: configs.Config) -> configs.Config:
+    """The config with the instruments its hedges and fees name under their canonical ids ("SPX" is INDEX:SPX)."""
+    hedges = tuple(
+        hedge.model_copy(update={"instrument": resolve_instrument(hedge.instrument).id}) for hedge in config.hedges
+    )
+    broker = config.broker
+    if isinstance(broker, configs.PaperBroker):
+        fees = tuple(
+            fee.model_copy(update={"applies_to": tuple(map(_product, fee.applies_to))}) for fee in broker.commission
+        )
+        broker = broker.model_copy(update={"commission": fees})
+    return config.model_copy(update={"hedges": hedges, "broker": broker})
+
+
+KINDS = frozenset({"spot", "index", "future", "perpetual", "option", "*"})
+
+
+def _product(text: str) -> str:
+    return text if text in KINDS else resolve_instrument(text).id
 
 
 def _kind(item: Instrument) -> str:

@@ -258,8 +258,12 @@ class Account:
         order = self._compose(instrument, net, left, target, now)
         refusal = self._check(order)
         if refusal is not None:
+            first = refusal.code not in self.refusals
             self.refusals[refusal.code] = self.refusals.get(refusal.code, 0) + 1
             self.pending.append(Refused(account=self.name, refusal=refusal))
+            if first:
+                text = f"account {self.name}: a limit refused {order.quantity} {instrument}: {refusal.text}"
+                self.alarm(Alarm(code="refused", text=text, ts=now))
             return
         self.order_count += 1
         self.order_version += 1
@@ -366,7 +370,11 @@ class Account:
                 self._say(event, "")
             case Rejected():
                 self._finish(state, OrderStatus.REJECTED)
-                self.refusals[f"venue:{event.code}"] = self.refusals.get(f"venue:{event.code}", 0) + 1
+                code = f"venue:{event.code}"
+                if code not in self.refusals:
+                    text = f"account {self.name}: the venue rejected {event.order_id}: {event.text}"
+                    self.alarm(Alarm(code="rejected", text=text, ts=event.ts_recv))
+                self.refusals[code] = self.refusals.get(code, 0) + 1
                 self._say(event, f"{event.code}: {event.text}")
             case Cancelled():
                 self._finish(state, OrderStatus.CANCELLED)
