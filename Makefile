@@ -58,6 +58,8 @@ simulation: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/replay.py
+	$(BIN)/python benchmarks/pricing.py
+	$(BIN)/python benchmarks/pricing_american.py
 
 format: $(READY)
 	$(BIN)/ruff format .
