@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from typing import Final, Literal
 
 import msgspec
@@ -20,7 +19,6 @@ from bot.domain.orders import QuoteRef
 from bot.domain.units import NS_PER_MINUTE, Nanos
 from strategies.policies.decide import Decision, decide
 
-ZERO = Decimal(0)
 LOOK_AGAIN: Final[Nanos] = NS_PER_MINUTE
 """How long a rule that acts once waits when it could not act."""
 
@@ -82,6 +80,7 @@ class DeltaHedger:
         self._states: list[_State] = []
         self._started: Nanos = 0
         self._look_again: Nanos = -1
+        self._traded: set[str] = set()
 
     # ------------------------------------------------------------------ the Strategy protocol
 
@@ -113,16 +112,16 @@ class DeltaHedger:
         return self._decide_all(view)
 
     def stop(self, view: StrategyView) -> Sequence[Target]:
-        """Nothing is held past the session's end."""
-        lines = [
-            TargetLine(state.instrument.id, ZERO, 0.0)
-            for state in self._states
-            if view.held(state.instrument.id) or view.working(state.instrument.id)
-        ]
-        return [
-            Target(book=self.book, lines=(line,), reason="the session ends: close the hedge", closing=True)
-            for line in lines
-        ]
+        """What was hedged is undone: back to what the owner held at the start. Who never traded closes nothing."""
+        targets: list[Target] = []
+        for instrument in sorted({state.instrument.id for state in self._states} & self._traded):
+            quantity = view.opened(instrument)
+            if view.held(instrument) + view.working(instrument) == quantity:
+                continue
+            line = TargetLine(instrument, quantity, float(quantity))
+            reason = "the session ends: close the hedge"
+            targets.append(Target(book=self.book, lines=(line,), reason=reason, closing=True))
+        return targets
 
     def quiet(self, view: StrategyView) -> QuietBox | None:
         """A rule that looks at the clock only is never woken by quotes."""
@@ -142,6 +141,7 @@ class DeltaHedger:
             )
             for hedge in self.hedges
         ]
+        self._traded = {renamed.get(key, key) for key in self._traded}
         for state, hedge in zip(self._states, self.hedges, strict=True):
             state.hedge = hedge
             state.instrument = view.universe.get(hedge.instrument)
@@ -275,6 +275,7 @@ class DeltaHedger:
         return state.last_delta if usable else math.nan
 
     def _target(self, view: StrategyView, state: _State, decision: Decision, band: tuple[float, float]) -> Target:
+        self._traded.add(state.instrument.id)
         return Target(
             book=self.book,
             lines=(TargetLine(state.instrument.id, decision.quantity, decision.unrounded),),

@@ -263,6 +263,9 @@ class StrategyView(Protocol):
         """The same with everything a decision record needs."""
 
     def held(self, instrument: str) -> Decimal: ...
+    def opened(self, instrument: str) -> Decimal:
+        """What the book held at the start of the session, before any hedge, carried over splits and renames."""
+
     def working(self, instrument: str) -> Decimal:
         """Signed quantity of open orders, unknown ones counted both ways by the desk."""
 

@@ -130,6 +130,7 @@ class Account:
         self.orders: dict[str, OrderState] = {}
         self.open_ids: dict[str, None] = {}
         self.targets: dict[tuple[str, str], Decimal] = {}
+        self.opened: dict[tuple[str, str], Decimal] = {}
         self.frozen: dict[str, str] = {}
         self._causes: dict[str, dict[str, str]] = {}
         self.refusals: dict[str, int] = {}
@@ -505,6 +506,7 @@ class Account:
         if event.what == "split" and event.instrument not in {c.old for c in event.conversions}:
             for key, _ in [(k, q) for k, q in self.ledger.book if k.instrument == event.instrument]:
                 self.ledger.convert(key, key, event.ratio)
+        self._convert_opened(event)
         if event.cash:
             self._pay_dividend(event)
         if not event.adjusted:
@@ -512,6 +514,16 @@ class Account:
         changed = {event.instrument, *(c.old for c in event.conversions)}
         self.targets = {k: v for k, v in self.targets.items() if k[1] not in changed}
         self.pending.append(Adjusted(account=self.name, event=event, before=before, after=self.ledger.quantities()))
+
+    def _convert_opened(self, event: Corporate) -> None:
+        """What the owner brought changes as the holding does."""
+        changes = {c.old: (c.new, c.ratio) for c in event.conversions}
+        if event.what == "split":
+            changes.setdefault(event.instrument, (event.instrument, event.ratio))
+        self.opened = {
+            (book, changes.get(key, (key, Decimal(1)))[0]): quantity * changes.get(key, (key, Decimal(1)))[1]
+            for (book, key), quantity in self.opened.items()
+        }
 
     def _pay_dividend(self, event: Corporate) -> None:
         held = self.ledger.book.quantity(event.instrument)
@@ -596,6 +608,10 @@ class View:
     def held(self, instrument: str) -> Decimal:
         """Contracts in the strategy's book."""
         return self._account.held(self._strategy.book, instrument)
+
+    def opened(self, instrument: str) -> Decimal:
+        """Contracts the book held at the start of the session, before any hedge."""
+        return self._account.opened.get((self._strategy.book, instrument), ZERO)
 
     def working(self, instrument: str) -> Decimal:
         """Signed contracts of the book's open orders."""

@@ -753,6 +753,7 @@ class Loop:
             if mark is None:
                 raise EvenkeelError(f"no mark for {opening.instrument} at the start of the session")
             account.ledger.open(PositionKey(account.name, opening.book, "", opening.instrument), opening.quantity, mark)
+            account.opened[opening.book, opening.instrument] = opening.quantity
             marks[opening.instrument] = mark
         venue: object = account.in_loop
         if isinstance(venue, HoldsPositions):
@@ -936,8 +937,15 @@ class Loop:
         for account in self.accounts:
             for order_id in list(account.open_ids):
                 self.outbox.cancel(account, order_id, "the session ended and the order did not fill in time")
+                instrument = account.orders[order_id].order.instrument
+                sessions = account.sessions.get(self.universe.get(instrument).calendar)
+                shut = sessions is not None and not sessions.is_open(self.now)
+                why = (
+                    f", the session of {instrument} being closed (end before its close, by the latency)" if shut else ""
+                )
                 self._alarm(
-                    "not_closed", f"account {account.name}: closing order {order_id} did not fill; left open at mark"
+                    "not_closed",
+                    f"account {account.name}: closing order {order_id} did not fill{why}; left open at mark",
                 )
         self.outbox.release()
         self._refresh_due()

@@ -356,3 +356,17 @@ def test_implied_vols_move_the_hedge_at_re_marks_only() -> None:
         begin="two_sided", remark=2 * MINUTE, end=START + 10 * MINUTE,
     ).play(events, finish=False)  # fmt: skip
     assert run.when(TargetSet) == [0, 2 * MINUTE]
+
+
+def test_what_the_owner_brought_is_left_with_him() -> None:
+    """Shares in the book count as a hedge while it runs; the close undoes the trades since, and none trades never."""
+    prices = [100.0, 103.0, 97.0, 108.0]
+    openings = [(CALL.id, 10), (STOCK.id, -200)]
+    run = hedged(hedger(FixedInterval(interval="1m")), prices, openings=openings)
+    first = run.facts(Executed)[0].fill
+    assert int(first.quantity) == -nearest(delta(100.0, 0)) + 200
+    assert run.facts(Executed)[-1].fill.closing
+    assert run.held() == -200
+    bare = hedged(hedger(NoHedge()), prices, openings=openings)
+    assert bare.facts(Ordered) == []
+    assert bare.held() == -200
