@@ -423,7 +423,7 @@ class Session(Section):
     base_currency: Currency = Field(default="USD", description="the currency P&L is summed in")
     begin: Literal["two_sided", "immediate"] = Field(
         default="two_sided",
-        description="wait for a two-sided quote on every leg, or begin at `start` as it is",
+        description="wait for a two-sided quote on every leg, or begin at once, unquoted legs at the book's vols",
     )
     close_hedges: Flag = Field(default=True, description="close the hedges at the end; false leaves them, at mid")
     fx: dict[Currency, InstrumentText] = Field(

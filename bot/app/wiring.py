@@ -261,7 +261,7 @@ def openings_of(config: configs.Config, book: LoadedBook) -> list[Opening]:
             instrument=instrument,
             quantity=quantity,
             mark=book.prices.get(instrument) if use_file else None,
-            vol=book.vols.get(instrument) if config.pricing.vol != "implied" else None,
+            vol=book.vols.get(instrument),
         )
         for (name, instrument), quantity in sorted(totals.items())
         if quantity

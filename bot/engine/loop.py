@@ -713,7 +713,7 @@ class Loop:
         for key in self.needed:
             if self.valuation.mark(key, self.now) is None:
                 return f"no price of {key}"
-        two_sided = self.valuation.settings.marks_at == "mid"
+        quoted = self.valuation.settings.marks_at == "mid"
         for opening in self.openings:
             k = self.universe.index(opening.instrument)
             contract = self.universe[k]
@@ -721,8 +721,12 @@ class Loop:
                 continue
             if math.isnan(self.valuation.spot(contract.underlying)):
                 return f"no price of {contract.underlying} from its source"
-            if two_sided and math.isnan(self.marks.mid(k)):
+            if not quoted or not math.isnan(self.marks.mid(k)):
+                continue
+            if self.settings.begin == "two_sided":
                 return f"no two-sided quote of {contract.id}"
+            if opening.vol is None:
+                return f"no two-sided quote of {contract.id}, and no vol of it in the book to begin without one"
         return ""
 
     def _start(self, now: Nanos) -> None:

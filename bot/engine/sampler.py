@@ -181,12 +181,14 @@ class Sampler:
     def _option_path(
         self, item: OptionContract, instants: NDArray[np.int64], mids: Floats, vols: Mapping[str, Floats]
     ) -> Floats:
-        if self._valuation.settings.marks_at == "mid":
-            return carry_forward(mids)
+        path = carry_forward(mids)
+        if self._valuation.settings.marks_at == "mid" and not np.isnan(path).any():
+            return path
         s = self._valuation.slice(item.underlying)
         spot = self.spot_path(item.underlying)
         units = self._valuation.units(s, spot[:, None], instants[:, None], vols[item.underlying])
-        return np.asarray(units.price[:, s.rows[item.id]])
+        model = np.asarray(units.price[:, s.rows[item.id]])
+        return model if self._valuation.settings.marks_at == "model" else np.where(np.isnan(path), model, path)
 
     def spot_path(self, underlying: str) -> Floats:
         """The price options on an underlying are valued at, at every sample, carried. Shape: (samples,)."""

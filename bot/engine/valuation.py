@@ -458,12 +458,17 @@ class Valuation:
         return f"no vol for {', '.join(missing)}" if missing else ""
 
     def mark(self, instrument: str, now: Nanos) -> Decimal | None:
-        """The exact mark of anything: an option's last valid quote middle carried (or its model value); else its price."""
+        """The exact mark of anything: an option's last valid quote middle carried, else its model value; or a price.
+
+        A contract that was never quoted stands at the model value of the vol it was given until its first quote.
+        """
         item = self._universe.get(instrument)
         if not isinstance(item, OptionContract):
             return self._price_mark(instrument)
         if self.settings.marks_at == "mid":
-            return self._carried_middle(instrument)
+            middle = self._carried_middle(instrument)
+            if middle is not None or instrument not in self.slice(item.underlying).rows:
+                return middle
         s = self.slice(item.underlying)
         spot = self.spot(item.underlying)
         carried = self._price_mark(item.underlying) if math.isnan(spot) else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -370,3 +371,20 @@ def test_what_the_owner_brought_is_left_with_him() -> None:
     bare = hedged(hedger(NoHedge()), prices, openings=openings)
     assert bare.facts(Ordered) == []
     assert bare.held() == -200
+
+
+def test_a_leg_without_a_quote_begins_at_the_vol_it_was_given() -> None:
+    """Told to begin at once, a leg nobody quotes yet stands at its model value and is hedged; without a vol it waits."""
+    wild: dict[str, Any] = {"instruments": [STOCK, CALL], "openings": [(CALL.id, 10)], "valuation": IMPLIED}
+    run = Bench([hedger(FixedInterval(interval="1m"))], **wild)
+    run.loop.openings[0] = msgspec.structs.replace(run.loop.openings[0], vol=0.20)
+    run.play(minutes([100.0, 101.0, 102.0]))
+    assert run.facts(TargetSet)[0].lines[0].unrounded == pytest.approx(-delta(100.0, 0))
+    made = 1000 * float(black.bsm(102.0, 100.0, (CALL.expiry - START - 2 * MINUTE) / NS_PER_YEAR, 0.20).price)
+    paid = 1000 * float(black.bsm(100.0, 100.0, (CALL.expiry - START) / NS_PER_YEAR, 0.20).price)
+    assert float(run.pnl().options) == pytest.approx(made - paid, abs=0.01)
+    path = run.loop.sampler.table().tracks["dynamic"].pnl[:, 1]
+    assert path[-1] == pytest.approx(float(run.pnl().options), abs=1e-6)
+    waiting = Bench([hedger(FixedInterval(interval="1m"))], **wild).play(minutes([100.0, 101.0, 102.0]))
+    assert waiting.loop.started_at is None
+    assert "no vol of it in the book" in waiting.loop.not_ready
