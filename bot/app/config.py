@@ -1098,6 +1098,12 @@ class PaperBroker(_Broker):
     financing_rate: RateNumber = Field(default=0.0, description="on cash, continuous, per year")
     borrow_rate: RateNumber = Field(default=0.0, description="on the value of shares held short, continuous, per year")
     margin: Flag = Field(default=False, description="check buying power when an order arrives")
+    margin_per_contract: dict[InstrumentText, Money] = Field(
+        default={}, description="initial margin of one contract, by id, for futures and perpetuals"
+    )
+    margin_leveraged: Annotated[Amount, Field(gt=0, le=1)] | None = Field(
+        default=None, description="initial margin of other futures and perpetuals, as a share of notional"
+    )
 
 
 class PluginBroker(Plugin):
@@ -1456,11 +1462,17 @@ def broker_settings(config: Config, kinds: Mapping[str, str] | None = None) -> d
         "permanent": None if broker.permanent is None else _bare(broker.permanent) | {"kind": "permanent"},
         "spreads": {"*": broker.spread.settings(), **spreads},
         "commissions": _by_product(broker.commission, kinds or {}),
-        "margin": {} if broker.margin else None,
+        "margin": _margin(broker) if broker.margin else None,
         "cash": dict(config.accounts.opening_cash),
         "financing_rate": broker.financing_rate,
         "borrow_rate": broker.borrow_rate,
     }
+
+
+def _margin(broker: PaperBroker) -> dict[str, Any]:
+    """The margin rule's own keys, those left out at its defaults."""
+    given = {"per_contract": dict(broker.margin_per_contract), "leveraged": broker.margin_leveraged}
+    return {name: value for name, value in given.items() if value}
 
 
 def _by_product(schedules: Sequence[Commission], kinds: Mapping[str, str]) -> dict[str, Any]:

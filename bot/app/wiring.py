@@ -386,7 +386,8 @@ def canonical(config: configs.Config) -> configs.Config:
         fees = tuple(
             fee.model_copy(update={"applies_to": tuple(map(_product, fee.applies_to))}) for fee in broker.commission
         )
-        broker = broker.model_copy(update={"commission": fees})
+        margins = {resolve_instrument(text).id: sum_ for text, sum_ in broker.margin_per_contract.items()}
+        broker = broker.model_copy(update={"commission": fees, "margin_per_contract": margins})
     return config.model_copy(update={"hedges": hedges, "broker": broker})
 
 
