@@ -226,6 +226,71 @@ class HedgePolicy(Protocol):
     def band(self, x: BandInput) -> Band: ...
 
 
+class LegInput(NamedTuple):
+    """What a delta rule sees of the option legs on one underlying. Shape: legs last; `spot` and `net_gamma` broadcast to it.
+
+    `weight` is the signed quantity in underlying units; `delta`, `gamma`, `vega` are per unit at `vol`; `net_gamma` is the
+    book's, in underlying units. For options on a future `dividend` equals `rate` (Black-76). `cost` is one-way, as a
+    fraction of notional.
+    """
+
+    spot: Any
+    strike: Any
+    tau: Any
+    vol: Any
+    rate: Any
+    dividend: Any
+    cp: Any
+    weight: Any
+    delta: Any
+    gamma: Any
+    vega: Any
+    net_gamma: Any
+    cost: Any
+
+
+@runtime_checkable
+class ShapesDelta(Protocol):
+    """Optional for a policy: the delta at which each leg is hedged is not the model's (Leland's vol, a smile rule). The
+    `want` in the `BandInput` is then made of these deltas; its `gamma` stays the model's. Law: pure."""
+
+    def leg_deltas(self, x: LegInput) -> Any:
+        """The delta per unit at which each leg is hedged. Shape: as `x.delta`."""
+
+
+class HedgePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The problem a policy may solve before it answers: the legs on one underlying, the market and the costs of trading.
+
+    `quantity` is signed and in underlying units (contracts x multiplier; written = negative), `tau` in years from `now`,
+    one entry per leg. `cost` is one-way as a fraction of notional, `fixed_cost` in currency a trade, `lot` in underlying
+    units (0: any size).
+    """
+
+    now: Nanos
+    spot: float
+    rate: float
+    dividend: float
+    cost: float
+    fixed_cost: float = 0.0
+    lot: float = 0.0
+    per_contract: float = 1.0
+    charge_open: bool = True
+    charge_close: bool = True
+    cp: tuple[float, ...]
+    strike: tuple[float, ...]
+    quantity: tuple[float, ...]
+    tau: tuple[float, ...]
+    vol: tuple[float, ...]
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """Optional for a policy: it solves the book's own problem first. Law: pure; the same plan gives the same bands."""
+
+    def prepared(self, plan: HedgePlan) -> HedgePolicy:
+        """The rule for this underlying's legs; asked at the start and whenever the book or its vols have changed."""
+
+
 @runtime_checkable
 class Glances(Protocol):
     """Optional for a policy: a look so cheap that it can be taken at every quote, before a `BandInput` is made."""
