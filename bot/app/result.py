@@ -52,6 +52,7 @@ def document(run: Run, *, timing: Mapping[str, float]) -> dict[str, Any]:
         "refusals": dict(sorted(dynamic.refusals.items())),
         "skipped": dict(sorted(dynamic.skips.items())),
         "books": books,
+        "strategies": _strategies(run),
         "legs": _legs(run),
         "gamma_rent": _gamma_rent(run, intervals["dynamic"]),
         "days": _days(run, intervals["dynamic"]),
@@ -188,6 +189,34 @@ def _slippage(run: Run, account: Account, pnl: Pnl) -> dict[str, float]:
     for line in account.delays:
         delay += line
     return {"delay": number(delay), "spread": number(pnl.spread_cost), "impact": number(pnl.impact)}
+
+
+def _strategies(run: Run) -> dict[str, dict[str, Any]]:
+    """Each strategy's own figures, and its gauges at the first and last sample with their extremes, by account."""
+    gauges = run.loop.sampler.table().gauges
+    out: dict[str, dict[str, Any]] = {}
+    for account in run.accounts:
+        for slot in account.slots:
+            name = slot.strategy.name
+            own = {key[2]: column for key, column in gauges.items() if key[:2] == (account.name, name)}
+            if slot.figures or own:
+                out.setdefault(account.name, {})[name] = {
+                    "figures": {title: _known_rows(rows) for title, rows in slot.figures.items()},
+                    "gauges": {key: _extremes(column) for key, column in own.items()},
+                }
+    return out
+
+
+def _known_rows(rows: Mapping[str, float | str | None]) -> dict[str, float | str | None]:
+    return {key: value if isinstance(value, str) else _rounded(value, 10) for key, value in rows.items()}
+
+
+def _extremes(column: NDArray[np.float64]) -> dict[str, float | None]:
+    known = column[np.isfinite(column)]
+    if not known.size:
+        return dict.fromkeys(("first", "last", "least", "greatest"))
+    found = {"first": known[0], "last": known[-1], "least": known.min(), "greatest": known.max()}
+    return {key: _rounded(float(value), 10) for key, value in found.items()}
 
 
 def _legs(run: Run) -> list[dict[str, Any]]:
@@ -402,7 +431,7 @@ def sample_columns(run: Run) -> dict[str, NDArray[Any]]:
 
     Shape: each (samples,). Names: `ts_ns`, `on_grid`, `spot/<underlying>`, `<account>/total|options|hedge|paid`,
     `<account>/held/<instrument>`, `<account>/net_delta|option_delta|net_gamma`, `<account>/option_delta/<underlying>`,
-    `<account>/<term>` summed from the start.
+    `<account>/<term>` summed from the start, `<account>/gauge/<strategy>/<name>`.
     """
     loop = run.loop
     table = loop.sampler.table()
@@ -427,6 +456,8 @@ def sample_columns(run: Run) -> dict[str, NDArray[Any]]:
             out[f"{name}/option_delta/{key}"] = np.append(values, values[-1] if len(values) else math.nan)
         for term in attributions.TERMS:
             out[f"{name}/{term}"] = np.concatenate(([0.0], np.cumsum(intervals.terms[term])))
+    for (name, strategy, gauge), values in table.gauges.items():
+        out[f"{name}/gauge/{strategy}/{gauge}"] = values
     return out
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 
-from bot.core.events import Alarm, Amend, FeedEvent, Target, VenueEvent
+from bot.core.events import Alarm, Amend, Corporate, FeedEvent, Notice, Target, VenueEvent
 from bot.core.quiet import QuietBox
 from bot.domain.greeks import Greeks
 from bot.domain.instruments import Instrument, Universe
@@ -312,6 +312,32 @@ class UnderlyingRisk(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     fault: str = ""
 
 
+class Chain(NamedTuple):
+    """The live contracts known on one underlying, as columns in order of id: what a strategy chooses options from.
+
+    Shape: every array (contracts,). Quotes are NaN where a side is withdrawn, `quote_ts` -1 before the first; `vol` and
+    the Greeks, per unit of the underlying (`theta` per year, `vega` per 1.00 of vol), are NaN where no vol is known.
+    """
+
+    ids: tuple[str, ...]
+    cp: Any
+    strike: Any
+    expiry: Any
+    tau: Any
+    multiplier: Any
+    bid: Any
+    ask: Any
+    bid_size: Any
+    ask_size: Any
+    quote_ts: Any
+    vol: Any
+    price: Any
+    delta: Any
+    gamma: Any
+    vega: Any
+    theta: Any
+
+
 class StrategyView(Protocol):
     """What a strategy may see and ask. Law: nothing later than `now`."""
 
@@ -326,6 +352,18 @@ class StrategyView(Protocol):
 
     def risk(self, underlying: str) -> UnderlyingRisk:
         """The same with everything a decision record needs."""
+
+    def chain(self, underlying: str) -> Chain:
+        """The live contracts on an underlying with quotes, vols and unit Greeks at this instant."""
+
+    def mark(self, instrument: str) -> Decimal | None:
+        """The exact mark of anything at this instant; None while unknown."""
+
+    def equity(self) -> Decimal | None:
+        """What the account is worth in its base currency: cash and holdings at marks; None while a mark is missing."""
+
+    def gauge(self, name: str, value: float) -> None:
+        """A number of the strategy's own to be sampled beside prices and Greeks (a floor, a cushion); NaN ends it."""
 
     def held(self, instrument: str) -> Decimal: ...
     def opened(self, instrument: str) -> Decimal:
@@ -378,3 +416,39 @@ class Strategy(Protocol):
 
     def trades(self) -> Sequence[str]:
         """Instruments it may trade; other linear holdings of its book count into its net delta."""
+
+
+@runtime_checkable
+class HearsNotices(Protocol):
+    """Optional for a strategy: it is told of notices (deal terms, calls, recalls) when they enter."""
+
+    def notice(self, view: StrategyView, notice: Notice) -> Sequence[Target]:
+        """A notice has come; what to hold now."""
+
+
+@runtime_checkable
+class HearsCorporate(Protocol):
+    """Optional for a strategy: it is told of dividends, splits and coupons after holdings were adjusted."""
+
+    def corporate(self, view: StrategyView, event: Corporate) -> Sequence[Target]:
+        """A corporate event was applied; what to hold now."""
+
+
+@runtime_checkable
+class Restores(Protocol):
+    """Optional for a strategy: it goes on from its memory. Law: restarted at any instant it decides as if it never stopped."""
+
+    def restore(self, view: StrategyView, memory: bytes) -> None:
+        """Take over the memory last given to `view.memory` (JSON of the Struct); timers already asked for still ring."""
+
+
+Figures: TypeAlias = Mapping[str, Mapping[str, float | str | None]]
+"""A strategy's own section of the report: by table title, rows of name and value."""
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """Optional for a strategy: figures of its own for the result and the report, asked once at the end of the run."""
+
+    def figures(self, view: StrategyView) -> Figures:
+        """By table title, rows of name and value; a value that is not known is None."""

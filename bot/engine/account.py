@@ -28,11 +28,19 @@ from bot.core.events import (
     Unknown,
     VenueEvent,
 )
-from bot.core.ports import Broker, InLoopBroker, Strategy, UnderlyingRisk
+from bot.core.ports import Broker, Chain, Figures, InLoopBroker, Restores, Strategy, UnderlyingRisk
 from bot.core.quiet import QuietBox
-from bot.domain.book import PositionKey
+from bot.domain.book import PositionKey, trade_value
 from bot.domain.calendar import Sessions
-from bot.domain.instruments import Instrument, OptionContract, Universe, price_move_value
+from bot.domain.instruments import (
+    Future,
+    Instrument,
+    OptionContract,
+    Perpetual,
+    Universe,
+    price_move_value,
+    settlement_currency,
+)
 from bot.domain.market import MarketView
 from bot.domain.orders import OPEN, Allocation, Fill, Order, OrderStatus, Refusal, move
 from bot.domain.units import Nanos, decimal_of
@@ -51,7 +59,7 @@ from bot.engine.journal import (
     Transferred,
     VenueSaid,
 )
-from bot.engine.ledger import Ledger
+from bot.engine.ledger import Converter, Ledger, convert_sum
 from bot.engine.marks import NAN, Marks
 from bot.engine.valuation import Legs, Valuation
 
@@ -99,7 +107,18 @@ class Slot:
         self.box: QuietBox | None = None
         self.asks_for_box = False
         self.disabled = ""
+        self.figures: Figures = {}
         self.view = View(account, strategy)
+
+    def restart(self, fresh: Strategy) -> None:
+        """Put a new object of the same strategy in its place, as a restart would: from its memory, if it keeps one."""
+        now = self.view.now
+        self.strategy = fresh
+        self.box = None
+        self.view = View(self.account, fresh)
+        self.view.now = now
+        if isinstance(fresh, Restores):
+            fresh.restore(self.view, self.account.memories.get(fresh.name, b"null"))
 
 
 class Account:
@@ -145,6 +164,9 @@ class Account:
         self.slots = [Slot(self, strategy) for strategy in strategies]
         self.timer_request: Callable[[Slot, Nanos, str], None] = _no_timer
         self.pending: list[Fact] = []
+        self.gauges: dict[tuple[str, str], float] = {}
+        self.memories: dict[str, bytes] = {}
+        self.convert: Converter = lambda currency: Decimal(1) if currency == base_currency else None
         self._ending: list[tuple[PositionKey, Decimal]] = []
 
     # ------------------------------------------------------------------ what is held and open
@@ -164,6 +186,19 @@ class Account:
                 if allocation.book == book:
                     total += allocation.quantity - state.allocated.get(book, ZERO)
         return total
+
+    def equity(self, now: Nanos) -> Decimal | None:
+        """Cash and holdings at marks in the base currency; None while a mark or an exchange rate is missing."""
+        amounts = self.ledger.balances(lambda key: self.valuation.mark(key, now))
+        for key, quantity in self.ledger.quantities().items():
+            instrument = self.universe.get(key)
+            price = self.valuation.mark(key, now)
+            if price is None:
+                return None
+            if not isinstance(instrument, Future | Perpetual):  # their gains are in the balances
+                currency = settlement_currency(instrument)
+                amounts[currency] = amounts.get(currency, ZERO) + trade_value(instrument, quantity, price)
+        return convert_sum(amounts, self.convert)
 
     def underlying_of(self, instrument: Instrument) -> str:
         """The underlying whose risk an instrument carries."""
@@ -605,6 +640,22 @@ class View:
             fault=valuation.faults(legs, self.now),
         )
 
+    def chain(self, underlying: str) -> Chain:
+        """The live contracts on an underlying with quotes, vols and unit Greeks at this instant."""
+        return self._account.valuation.chain(underlying, self.now)
+
+    def mark(self, instrument: str) -> Decimal | None:
+        """The exact mark of anything at this instant; None while unknown."""
+        return self._account.valuation.mark(instrument, self.now)
+
+    def equity(self) -> Decimal | None:
+        """What the account is worth in its base currency at marks; None while a mark or an exchange rate is missing."""
+        return self._account.equity(self.now)
+
+    def gauge(self, name: str, value: float) -> None:
+        """A number of the strategy's own to be sampled beside prices and Greeks."""
+        self._account.gauges[self._strategy.name, name] = float(value)
+
     def held(self, instrument: str) -> Decimal:
         """Contracts in the strategy's book."""
         return self._account.held(self._strategy.book, instrument)
@@ -652,8 +703,12 @@ class View:
 
     def memory(self, strategy: str, memory: msgspec.Struct) -> None:
         """Journal the strategy's memory."""
+        encoded = msgspec.json.encode(memory)
+        if self._account.memories.get(strategy) == encoded:
+            return
+        self._account.memories[strategy] = encoded
         self._account.pending.append(
-            Remembered(account=self._account.name, strategy=strategy, memory=msgspec.Raw(msgspec.json.encode(memory)))
+            Remembered(account=self._account.name, strategy=strategy, memory=msgspec.Raw(encoded))
         )
 
     def refresh(self) -> None:

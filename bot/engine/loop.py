@@ -11,7 +11,7 @@ import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -33,7 +33,7 @@ from bot.core.events import (
     Target,
     VenueEvent,
 )
-from bot.core.ports import Follows, Halts, HoldsPositions
+from bot.core.ports import Follows, Halts, HearsCorporate, HearsNotices, HoldsPositions, Reports
 from bot.core.quiet import FOREVER, UNTIL_TIMER
 from bot.domain import costs
 from bot.domain.book import PositionKey
@@ -97,6 +97,7 @@ class Loop:
         openings: Sequence[Opening],
         needed: Sequence[str],
         journal: JournalWriter,
+        tradable: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.universe = universe
@@ -105,6 +106,7 @@ class Loop:
         self.accounts = list(accounts)
         self.openings = list(openings)
         self.needed = list(needed)
+        self.tradable = list(tradable)
         self.journal = journal
         self.tape = Tape()
         self.now: Nanos = 0
@@ -135,6 +137,7 @@ class Loop:
         self._purging: set[tuple[str, str]] = set()
         for account in self.accounts:
             account.timer_request = self._strategy_timer
+            account.convert = self.convert
         if settings.begin == "two_sided" or settings.start:
             self._at(settings.start, START, self._try_start)
 
@@ -379,8 +382,27 @@ class Loop:
                 self._halt(item.instrument, halted=item.what == "halted")
             case Control():
                 self._control(item)
+            case Notice():
+                self._tell(HearsNotices, lambda slot: slot.strategy.notice(slot.view, item))
             case _:
                 return
+
+    def _tell(self, kind: type, say: Callable[[Any], Sequence[Target]]) -> None:
+        """Give a word that is not market data to every strategy that hears its kind."""
+        if self.started_at is None or self._ending:
+            return
+        for slot in (slot for account in self.accounts for slot in account.slots):
+            if slot.disabled or not isinstance(slot.strategy, kind):
+                continue
+            slot.view.now = self.now
+            try:
+                targets = say(slot)
+            except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
+                self._disable(slot, fault)
+                continue
+            slot.box = None
+            if targets:
+                self._settle(slot, targets)
 
     def _halt(self, instrument: str, *, halted: bool) -> None:
         (self._halted.add if halted else self._halted.discard)(instrument)
@@ -441,6 +463,7 @@ class Loop:
         if self.started_at is not None:
             self.sampler.mark_break(f"{event.what} of {event.instrument}")
             self.sampler.take(event.ts_recv, self.convert, on_grid=False)
+        self._tell(HearsCorporate, lambda slot: slot.strategy.corporate(slot.view, event))
 
     def _renamed(self, event: Corporate) -> dict[str, str]:
         """Old id to new of what is not an option and only changed its name."""
@@ -737,6 +760,11 @@ class Loop:
             if isinstance(contract, OptionContract):
                 self.valuation.add(contract, now=now, vol=opening.vol)
                 self._schedule_end(contract)
+        for key in self.tradable:
+            contract = self.universe.get(key)
+            if isinstance(contract, OptionContract) and contract.expiry > now:
+                self.valuation.add(contract, now=now)
+                self._schedule_end(contract)
         self._remark(now)
         self._next_remark = now + self.settings.remark
         for account in self.accounts:
@@ -969,6 +997,7 @@ class Loop:
         if self.ended_at is None:
             self.ended_at = self.now
         self.sampler.take(self.now, self.convert, on_grid=False)
+        self._ask_for_figures()
         for account in self.accounts:
             held = account.ledger.quantities()
             marks = {key: self.valuation.mark(key, self.now) for key in held}
@@ -981,6 +1010,18 @@ class Loop:
                 )
             )
         self._record()
+
+    def _ask_for_figures(self) -> None:
+        """Keep each strategy's own section of the report; one that cannot give it says why, and nothing else stops."""
+        for slot in (slot for account in self.accounts for slot in account.slots):
+            slot.view.now = self.now
+            if slot.disabled or not isinstance(slot.strategy, Reports):
+                continue
+            try:
+                slot.figures = {title: dict(rows) for title, rows in slot.strategy.figures(slot.view).items()}
+            except Exception as fault:  # noqa: BLE001  a report's fault stops the report only
+                text = f"strategy {slot.strategy.name} of account {slot.account.name}: figures: {type(fault).__name__}: {fault}"
+                slot.account.alarm(Alarm(code="figures", text=text, ts=self.now))
 
     # ------------------------------------------------------------------ money and the record
 

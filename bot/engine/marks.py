@@ -55,10 +55,8 @@ class Marks:
             setattr(self, name, array("q", list(getattr(self, name)) + [-1] * missing))
         self.bid_view: NDArray[np.float64] = np.frombuffer(self.bids, dtype=np.float64)
         self.ask_view: NDArray[np.float64] = np.frombuffer(self.asks, dtype=np.float64)
-        self._size_views = (
-            np.frombuffer(self.bid_sizes, dtype=np.float64),
-            np.frombuffer(self.ask_sizes, dtype=np.float64),
-        )
+        self.bid_size_view: NDArray[np.float64] = np.frombuffer(self.bid_sizes, dtype=np.float64)
+        self.ask_size_view: NDArray[np.float64] = np.frombuffer(self.ask_sizes, dtype=np.float64)
         self.last_view: NDArray[np.float64] = np.frombuffer(self.lasts, dtype=np.float64)
         self.quote_time_view = np.frombuffer(self.quote_times, dtype=np.int64)
         self._last_time_view = np.frombuffer(self.last_times, dtype=np.int64)
@@ -68,8 +66,8 @@ class Marks:
         rows = batch.instrument[start:stop]
         self.bid_view[rows] = batch.bid[start:stop]
         self.ask_view[rows] = batch.ask[start:stop]
-        self._size_views[0][rows] = batch.bid_size[start:stop]
-        self._size_views[1][rows] = batch.ask_size[start:stop]
+        self.bid_size_view[rows] = batch.bid_size[start:stop]
+        self.ask_size_view[rows] = batch.ask_size[start:stop]
         self.quote_time_view[rows] = batch.ts_recv[start:stop]
         self.version += 1
 

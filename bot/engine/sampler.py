@@ -58,7 +58,8 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """The samples as columns. Shape: instants, grid (n,); prices by id (n,); vols by underlying (n, contracts)."""
+    """The samples as columns. Shape: instants, grid (n,); prices by id (n,); vols by underlying (n, contracts); gauges by
+    account, strategy and name (n,)."""
 
     instants: NDArray[np.int64]
     grid: NDArray[np.bool_]
@@ -66,6 +67,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     vols: Mapping[str, Floats]
     tracks: Mapping[str, Track]
     breaks: Sequence[Break]
+    gauges: Mapping[tuple[str, str, str], Floats] = {}
 
 
 class Sampler:
@@ -85,6 +87,7 @@ class Sampler:
         self._rows: list[tuple[Floats, Floats, Floats]] = []
         self._vols: list[dict[str, Floats]] = []
         self._rates: list[dict[str, float]] = []
+        self._gauges: list[dict[tuple[str, str, str], float]] = []
         self._states: dict[str, list[AccountState]] = {account.name: [] for account in accounts}
         self.breaks: list[Break] = []
         self._table: Table | None = None
@@ -104,6 +107,7 @@ class Sampler:
         self._rows.append((marks.bid_view.copy(), marks.ask_view.copy(), marks.last_view.copy()))
         self._vols.append({key: s.vol for key, s in self._valuation.slices.items()})
         self._rates.append({currency: _rate(convert(currency)) for currency in self._foreign})
+        self._gauges.append({(a.name, *key): v for a in self._accounts for key, v in a.gauges.items()})
         for account in self._accounts:
             self._follow(account)
         self._table = None
@@ -122,7 +126,7 @@ class Sampler:
         states.append(AccountState(ledger.version, ledger.quantities(), flows, costs, account.fill_count))
 
     def _drop_last(self) -> None:
-        columns: list[list[Any]] = [self.instants, self._grid, self._rows, self._vols, self._rates]
+        columns: list[list[Any]] = [self.instants, self._grid, self._rows, self._vols, self._rates, self._gauges]
         for column in (*columns, *self._states.values()):
             column.pop()
 
@@ -160,6 +164,7 @@ class Sampler:
             prices=prices,
             vols=vols,
             tracks=tracks,
+            gauges=self._gauge_columns(),
             breaks=tuple(self.breaks),
         )
 
@@ -197,6 +202,10 @@ class Sampler:
         with np.errstate(invalid="ignore"):
             mids = np.where(bids <= asks, 0.5 * (bids + asks), math.nan)
         return self._valuation.price_path(underlying, mids, lasts, valued=True)
+
+    def _gauge_columns(self) -> dict[tuple[str, str, str], Floats]:
+        names = sorted({key for row in self._gauges for key in row})
+        return {key: np.array([row.get(key, math.nan) for row in self._gauges]) for key in names}
 
     def _track(self, states: Sequence[AccountState], prices: Mapping[str, Floats]) -> Track:
         n = len(states)

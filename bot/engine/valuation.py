@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bot.core.errors import ConfigError
 from bot.core.events import Corporate
+from bot.core.ports import Chain
 from bot.domain.greeks import Greeks
 from bot.domain.instruments import Future, OptionContract, Perpetual, Universe
 from bot.domain.units import NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of, span
@@ -430,6 +431,33 @@ class Valuation:
         """Values per unit of every contract of a slice at the present marks."""
         s = self.slice(underlying)
         return self.units(s, self.spot(underlying), now, s.vol)
+
+    def chain(self, underlying: str, now: Nanos) -> Chain:
+        """The live contracts on an underlying with quotes, vols and unit Greeks."""
+        s = self.slice(underlying)
+        u = self.contract_greeks(underlying, now)
+        order = [r for _, r in sorted(s.rows.items()) if s.expiry[r] > now]
+        k = s.columns[order]
+        marks = self._marks
+        return Chain(
+            ids=tuple(s.contracts[r].id for r in order),
+            cp=s.cp[order],
+            strike=s.strike[order],
+            expiry=s.expiry[order],
+            tau=s.tau(now)[order],
+            multiplier=s.multiplier[order],
+            bid=marks.bid_view[k],
+            ask=marks.ask_view[k],
+            bid_size=marks.bid_size_view[k],
+            ask_size=marks.ask_size_view[k],
+            quote_ts=marks.quote_time_view[k],
+            vol=s.vol[order],
+            price=u.price[order],
+            delta=u.delta[order],
+            gamma=u.gamma[order],
+            vega=u.vega[order],
+            theta=u.theta[order],
+        )
 
     def greeks(self, legs: Legs, now: Nanos) -> Greeks:
         """Greeks of a holding in underlying units (value in money); NaN where a leg's are unknown."""
