@@ -219,6 +219,7 @@ class Bench:
         valuation: ValuationSettings = FIXED,
         checks: limits.LimitSettings | None = None,
         needed: Sequence[str] = (STOCK.id,),
+        tradable: Sequence[str] = (),
         seed: int = 0,
         **settings: Any,
     ) -> None:
@@ -263,6 +264,7 @@ class Bench:
             ],
             needed=needed,
             journal=self.journal,
+            tradable=tradable,
         )
 
     def play(self, events: Sequence[FeedEvent], *, finish: bool = True) -> Bench:
