@@ -1,0 +1,226 @@
+"""The lab's compiled kernels: one date of one policy over a block of paths; law: equal to the plain loop, same bits always.
+
+Imported only when something is scored. No fast-math flag and no contracted multiply-add: a path's loss has the same bits
+in any block, thread and x86-64 processor. Kernels hold no lock, so blocks run side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.pricing.kernels import PHI_0, deviations, exp_product, exp_sum, tail_ratio
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+BLOCK: Final = 8192
+"""Paths of a block. A policy's state is one flat array of rows so long, whose constant offsets overlap nothing."""
+
+HELD: Final = 0
+GAINS: Final = BLOCK
+COST: Final = 2 * BLOCK
+TRADES: Final = 3 * BLOCK
+TURNOVER: Final = 4 * BLOCK
+LAST_SPOT: Final = 5 * BLOCK
+LAST_TS: Final = 6 * BLOCK
+"""The last hedge's instant: the bits of an integer, moved as they are."""
+STATE_SIZE: Final = 7 * BLOCK
+
+_f64: Final = numba.types.float64
+_bool: Final = numba.types.boolean
+_IN: Final = numba.types.Array(_f64, 1, "C", readonly=True)
+_OUT: Final = numba.types.Array(_f64, 1, "C")
+
+
+def compiled(signature: Any) -> Callable[[F], F]:
+    """A decorator to machine code with one explicit signature, kept in numba's cache, run without the interpreter's lock."""
+    return cast("Callable[[F], F]", numba.njit(signature, cache=True, error_model="numpy", nogil=True))
+
+
+@compiled(numba.types.void(_IN, _f64, _f64, _f64, _f64, _f64, _f64, _OUT, _OUT, _OUT, _OUT))
+def add_leg(
+    spot: NDArray[np.float64],
+    strike: float,
+    tau: float,
+    vol: float,
+    rate: float,
+    cp: float,
+    weight: float,
+    delta: NDArray[np.float64],
+    net_delta: NDArray[np.float64],
+    net_gamma: NDArray[np.float64],
+    net_decay: NDArray[np.float64],
+) -> None:
+    """Writes one leg's delta per unit; adds weight x delta, gamma and gamma vol^2 to the book's. Shape: all (paths,).
+
+    As `bot.pricing.black.bsm` without a dividend yield, the date's constants taken out of the loop.
+    """
+    w = vol * math.sqrt(tau)
+    discount = exp_product(-rate, tau)
+    k = strike * discount
+    drift = rate * tau
+    for j in range(spot.shape[0]):
+        S = spot[j]
+        d1, _, inverse = deviations(S, strike, S, k, drift, w)
+        density = PHI_0 * exp_sum(-0.5 * d1 * d1, 0.0)
+        tail = density * tail_ratio(abs(d1))
+        above = 1.0 - tail if cp * d1 > 0.0 else tail
+        unit = cp * above
+        delta[j] = unit
+        net_delta[j] += weight * unit
+        gamma = weight * (density * inverse / S)
+        net_gamma[j] += gamma
+        net_decay[j] += gamma * vol * vol
+
+
+@compiled(numba.types.void(_IN, _IN, _f64, _f64, _f64, _f64, _IN, _IN, _IN, _OUT, _OUT, _OUT))
+def add_shared(
+    spot: NDArray[np.float64],
+    after: NDArray[np.float64],
+    discount: float,
+    discount_after: float,
+    years: float,
+    growth: float,
+    want: NDArray[np.float64],
+    gamma: NDArray[np.float64],
+    decay: NDArray[np.float64],
+    plain: NDArray[np.float64],
+    gamma_theta: NDArray[np.float64],
+    gamma_martingale: NDArray[np.float64],
+) -> None:
+    """Adds one step of what every policy is explained by, in discounted money. Shape: all (paths,).
+
+    `plain` gains want x move of the discounted price, `gamma_theta` the legs' gamma / 2 (move^2 - vol^2 S^2 dt), and
+    `gamma_martingale` gamma / 2 (move^2 - `growth` S^2): where growth is the exact variance of a step, expectation 0.
+    """
+    for j in range(spot.shape[0]):
+        a = discount * spot[j]
+        move = discount_after * after[j] - a
+        half = 0.5 / discount
+        squared = move * move
+        plain[j] += want[j] * move
+        gamma_theta[j] += half * (gamma[j] * squared - decay[j] * years * (a * a))
+        gamma_martingale[j] += half * gamma[j] * (squared - growth * (a * a))
+
+
+@numba.njit(forceinline=True, error_model="numpy")
+def rounded(wanted: float, lot: float, mode: int) -> float:
+    """The number in whole lots: mode 0 half away from zero, 1 up, -1 down, 2 toward zero.
+
+    A quotient within a few units in the last place of a whole number is that number: 0.15 is three lots of 0.05.
+    """
+    q = wanted / lot
+    whole = math.floor(q + 0.5)
+    if abs(q - whole) <= 8.881784197001252e-16 * max(abs(q), 1.0):
+        return whole * lot
+    if mode == 1:
+        return math.ceil(q) * lot
+    if mode == -1:
+        return math.floor(q) * lot
+    if mode == 2:
+        return (math.floor(q) if q > 0.0 else math.ceil(q)) * lot
+    return (math.floor(q + 0.5) if q > 0.0 else -math.floor(-q + 0.5)) * lot
+
+
+@numba.njit(forceinline=True, error_model="numpy")
+def wanted_lots(lo: float, hi: float, to: float, centred: bool, held: float, lot: float) -> float:
+    """The quantity to hold, in whole lots: rounded inside the band, to its middle where it is narrower than a lot."""
+    if lo == hi:
+        return rounded(lo, lot, 0)
+    if centred:
+        return rounded(to, lot, 0)
+    quantity = rounded(lo, lot, 1) if held < lo else rounded(hi, lot, -1)
+    if lo <= quantity <= hi:
+        return quantity
+    return rounded(0.5 * (lo + hi), lot, 0)
+
+
+_STEP: Final = numba.types.void(_IN, _IN, _f64, _f64, _IN, _IN, _IN, _bool, _f64, _f64, _f64, _f64, _f64, _OUT)
+
+
+@compiled(_STEP)
+def step(
+    spot: NDArray[np.float64],
+    after: NDArray[np.float64],
+    discount: float,
+    discount_after: float,
+    lo: NDArray[np.float64],
+    hi: NDArray[np.float64],
+    to: NDArray[np.float64],
+    centred: bool,
+    per_contract: float,
+    cost: float,
+    fixed: float,
+    lot: float,
+    now: float,
+    state: NDArray[np.float64],
+) -> None:
+    """One decision in any size and the move after it: clamps each holding into its band, charges, carries it on.
+
+    Shape: spot, after, lo, hi, to (paths,); state (STATE_SIZE,). `now` carries the bits of an integer instant. No
+    branches, so that the loop becomes vector code.
+    """
+    for j in range(spot.shape[0]):
+        y = state[HELD + j]
+        a = lo[j]
+        b = hi[j]
+        S = spot[j]
+        acts = not ((a <= y) & (y <= b) & (a != b))
+        bounded = not ((abs(a) == np.inf) & (abs(b) == np.inf))
+        edge = a if y < a else b
+        aim = to[j] if centred else edge
+        aim = a if a == b else aim
+        new = aim if acts & bounded else y
+        size = abs(new - y) * per_contract
+        trades = size != 0.0
+        value = S * size
+        state[COST + j] += discount * (cost * value + (fixed if trades else 0.0))
+        state[TRADES + j] += 1.0 if trades else 0.0
+        state[TURNOVER + j] += value
+        state[HELD + j] = new
+        state[GAINS + j] += new * per_contract * (discount_after * after[j] - discount * S)
+        state[LAST_SPOT + j] = S if acts else state[LAST_SPOT + j]
+        state[LAST_TS + j] = now if acts else state[LAST_TS + j]
+
+
+@compiled(_STEP)
+def step_lots(
+    spot: NDArray[np.float64],
+    after: NDArray[np.float64],
+    discount: float,
+    discount_after: float,
+    lo: NDArray[np.float64],
+    hi: NDArray[np.float64],
+    to: NDArray[np.float64],
+    centred: bool,
+    per_contract: float,
+    cost: float,
+    fixed: float,
+    lot: float,
+    now: float,
+    state: NDArray[np.float64],
+) -> None:
+    """The same in whole lots of `lot` contracts. Shape: as `step`."""
+    for j in range(spot.shape[0]):
+        y = state[HELD + j]
+        a = lo[j]
+        b = hi[j]
+        S = spot[j]
+        if not (a <= y <= b and a != b):
+            state[LAST_SPOT + j] = S
+            state[LAST_TS + j] = now
+            if not (abs(a) == np.inf and abs(b) == np.inf):
+                new = wanted_lots(a, b, to[j], centred, y, lot)
+                size = abs(new - y) * per_contract
+                if size != 0.0:
+                    state[COST + j] += discount * (cost * (S * size) + fixed)
+                    state[TRADES + j] += 1.0
+                    state[TURNOVER + j] += S * size
+                    y = new
+                    state[HELD + j] = y
+        state[GAINS + j] += y * per_contract * (discount_after * after[j] - discount * S)

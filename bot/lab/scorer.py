@@ -1,0 +1,350 @@
+"""The scorer lets many policies hedge one problem on the same paths; law: the object scored is the object that trades.
+
+Each policy is asked for its `band` date by date over a block of paths, at deltas shared by all (or its own, where it
+shapes them), and each holding is clamped into its band as `decide` does. Losses have the same bits for any number of
+threads and any order of blocks; `score_one` in `bot.lab.plain` is the readable twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.core.ports import BandInput, HedgePolicy, LegInput, Prepares, ShapesDelta
+from bot.domain.units import NS_PER_YEAR
+from bot.lab.problem import Problem, Row
+from bot.lab.scenarios import BLOCK, Scenarios
+
+Floats: TypeAlias = NDArray[np.float64]
+Policies: TypeAlias = Mapping[str, HedgePolicy] | Sequence[HedgePolicy]
+INF = np.inf
+NEVER = -1
+
+
+class Outcome(NamedTuple):
+    """What one policy did on each path, in money of the start. Shape: each (n_paths,).
+
+    `gains` of the hedge before costs, `costs` paid, `trades` with a size, `turnover` in notional, the closing trade
+    counted.
+    """
+
+    gains: Floats
+    costs: Floats
+    trades: Floats
+    turnover: Floats
+
+
+class Common(NamedTuple):
+    """What all policies share on each path. Shape: each (n_paths,).
+
+    `payoff` owed by the hedger, `plain` the gains of hedging at the model's delta at every date, `gamma_theta` the
+    book's gamma sum, `gamma_martingale` the same with the step's exact variance: expectation 0 on lognormal paths.
+    """
+
+    payoff: Floats
+    plain: Floats
+    gamma_theta: Floats
+    gamma_martingale: Floats
+
+
+class Losses(NamedTuple):
+    """Every policy's outcome on common paths."""
+
+    names: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    common: Common
+
+    def loss(self, index: int) -> Floats:
+        """payoff - gains + costs of a policy. Shape: (n_paths,)."""
+        found = self.outcomes[index]
+        return self.common.payoff - found.gains + found.costs
+
+
+class Date(NamedTuple):
+    """One date over a block of paths: the spots, what comes after, and the book's Greeks.
+
+    Shape: spot, after, want, gamma (paths,); deltas (legs, paths).
+    """
+
+    i: int
+    now: int
+    discount: float
+    discount_after: float
+    spot: Floats
+    after: Floats
+    want: Floats
+    gamma: Floats
+    deltas: Floats
+    live: tuple[Row, ...]
+    tau: float
+    vol: float
+
+
+def named(policies: Policies) -> dict[str, HedgePolicy]:
+    """Policies by name; a name given twice is refused."""
+    if isinstance(policies, Mapping):
+        return dict(policies)
+    found: dict[str, HedgePolicy] = {}
+    for policy in policies:
+        if policy.name in found:
+            raise ValueError(f"policies: expected names that differ, found {policy.name!r} twice: give a mapping")
+        found[policy.name] = policy
+    return found
+
+
+def prepared(policy: HedgePolicy, problem: Problem, *, date: int = 0, spot: float | None = None) -> HedgePolicy:
+    """The policy, having solved the problem first where it does that."""
+    return policy.prepared(problem.plan(date=date, spot=spot)) if isinstance(policy, Prepares) else policy
+
+
+def run(policies: Policies, problem: Problem, scenarios: Scenarios, *, threads: int = 1) -> Losses:
+    """The outcome of each policy on each path. Policies answer arrays over paths; several threads ask them at once.
+
+    Errors: ValueError when the scenarios' dates are not the problem's, or a policy answers NaN.
+    """
+    _expect_same_dates(problem, scenarios)
+    rules = {name: prepared(policy, problem) for name, policy in named(policies).items()}
+    n = scenarios.n_paths
+    outcomes = tuple(Outcome(*(np.empty(n) for _ in Outcome._fields)) for _ in rules)
+    common = Common(*(np.empty(n) for _ in Common._fields))
+
+    def work(k: int) -> None:
+        first = k * BLOCK
+        paths = scenarios.block(k)
+        rows = slice(first, first + len(paths))
+        _score_block(
+            rules,
+            problem,
+            paths,
+            [Outcome(*(c[rows] for c in o)) for o in outcomes],
+            Common(*(c[rows] for c in common)),
+            problem.vol if scenarios.lognormal_vol is None else scenarios.lognormal_vol,
+        )
+
+    if threads == 1:
+        for k in range(scenarios.n_blocks):
+            work(k)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(work, range(scenarios.n_blocks)):
+                pass
+    for name, outcome in zip(rules, outcomes, strict=True):
+        if not np.isfinite(outcome.gains).all():
+            path = int(np.flatnonzero(~np.isfinite(outcome.gains))[0])
+            raise ValueError(f"policy {name!r}: expected finite bands, found NaN or infinity on path {path}")
+    return Losses(tuple(rules), outcomes, common)
+
+
+def _expect_same_dates(problem: Problem, scenarios: Scenarios) -> None:
+    times = problem.times()
+    if scenarios.times.shape != times.shape or not np.allclose(scenarios.times, times, rtol=1e-9, atol=0.0):
+        raise ValueError(
+            f"scenarios: expected the problem's {problem.dates} dates to {times[-1]:g} years, found "
+            f"{len(scenarios.times) - 1} to {scenarios.times[-1]:g}"
+        )
+
+
+def _score_block(
+    rules: Mapping[str, HedgePolicy],
+    problem: Problem,
+    paths: Floats,
+    outcomes: Sequence[Outcome],
+    common: Common,
+    path_vol: float,
+) -> None:
+    spots = np.ascontiguousarray(paths.T)
+    shaped = any(isinstance(policy, ShapesDelta) for policy in rules.values())
+    dates = list(_dates(problem, spots, common, path_vol, keep_deltas=shaped))
+    common.payoff[:] = payoff(problem, spots)
+    for policy, outcome in zip(rules.values(), outcomes, strict=True):
+        _hedge_block(policy, problem, dates, spots[-1], outcome)
+
+
+def payoff(problem: Problem, spots: Floats) -> Floats:
+    """What the hedger owes on each path, in money of the start: minus the legs' payoffs. Shape: spots (dates + 1, paths)."""
+    owed = np.zeros(spots.shape[1])
+    for row in problem.rows():
+        value = np.maximum(row.cp * (spots[row.date] - row.strike), 0.0)
+        if problem.threshold > 0.0:
+            value = np.where(value < problem.threshold, 0.0, value)
+        owed -= row.quantity * discount_at(problem, row.date) * value
+    return owed
+
+
+def discount_at(problem: Problem, date: int) -> float:
+    """What money at a date is worth at the start."""
+    return float(np.exp(-problem.rate * (date * problem.step / NS_PER_YEAR)))
+
+
+def _dates(problem: Problem, spots: Floats, common: Common, path_vol: float, *, keep_deltas: bool) -> Iterable[Date]:
+    """Each decision date with the Greeks every policy shares; adds up what policies are explained by as it goes."""
+    from bot.lab import kernels  # noqa: PLC0415  the compiler is imported by those who score
+
+    rows = problem.rows()
+    width = spots.shape[1]
+    year = problem.step / NS_PER_YEAR
+    growth = float(np.expm1(path_vol**2 * year))
+    scratch = np.empty((len(rows), width))
+    for total in (common.plain, common.gamma_theta, common.gamma_martingale):
+        total[:] = 0.0
+    for i in range(problem.dates):
+        now = i * problem.step
+        live = tuple(row for row in rows if row.date > i)
+        deltas = np.empty((len(live), width)) if keep_deltas else scratch[: len(live)]
+        want, gamma, decay = np.zeros(width), np.zeros(width), np.zeros(width)
+        for row, delta in zip(live, deltas, strict=True):
+            tau = (row.date * problem.step - now) / NS_PER_YEAR
+            kernels.add_leg(
+                spots[i], row.strike, tau, row.vol, problem.rate, row.cp, row.quantity, delta, want, gamma, decay
+            )
+        np.negative(want, out=want)
+        before, after = discount_at(problem, i), discount_at(problem, i + 1)
+        kernels.add_shared(
+            spots[i],
+            spots[i + 1],
+            before,
+            after,
+            year,
+            growth,
+            want,
+            gamma,
+            decay,
+            common.plain,
+            common.gamma_theta,
+            common.gamma_martingale,
+        )
+        main = max(live, key=lambda row: abs(row.quantity), default=None)
+        yield Date(
+            i=i,
+            now=now,
+            discount=before,
+            discount_after=after,
+            spot=spots[i],
+            after=spots[i + 1],
+            want=want,
+            gamma=gamma,
+            deltas=deltas,
+            live=live,
+            tau=np.nan if main is None else (main.date * problem.step - now) / NS_PER_YEAR,
+            vol=np.nan if main is None else main.vol,
+        )
+
+
+def _hedge_block(policy: HedgePolicy, problem: Problem, dates: Sequence[Date], last: Floats, outcome: Outcome) -> None:
+    from bot.lab import kernels  # noqa: PLC0415  the compiler is imported by those who score
+
+    width = len(last)
+    state = np.zeros(kernels.STATE_SIZE)
+    held = state[kernels.HELD : kernels.HELD + width]
+    last_spot = state[kernels.LAST_SPOT : kernels.LAST_SPOT + width]
+    last_ts = state[kernels.LAST_TS : kernels.LAST_TS + width].view(np.int64)
+    last_spot[:] = np.nan
+    last_ts[:] = NEVER
+    step: Callable[..., None] = kernels.step if problem.lot == 0.0 else kernels.step_lots
+    shapes = policy if isinstance(policy, ShapesDelta) else None
+    for d in dates:
+        want = d.want if shapes is None else shaped_want(shapes, d, problem)
+        band = policy.band(
+            BandInput(
+                d.now, d.spot, want, held, d.gamma, d.tau, d.vol, problem.rate, 1.0, problem.cost, last_ts, last_spot
+            )
+        )
+        lo, hi = _column(band.lo, width), _column(band.hi, width)
+        free = d.i == 0 and not problem.charge_open
+        step(
+            d.spot,
+            d.after,
+            d.discount,
+            d.discount_after,
+            lo,
+            hi,
+            lo if band.to is None else _column(band.to, width),
+            band.to is not None,
+            1.0,
+            0.0 if free else problem.cost,
+            0.0 if free else problem.fixed_cost,
+            problem.lot,
+            _bits(d.now),
+            state,
+        )
+    _close(problem, state, last, outcome)
+
+
+def _close(problem: Problem, state: Floats, last: Floats, outcome: Outcome) -> None:
+    from bot.lab import kernels  # noqa: PLC0415  the compiler is imported by those who score
+
+    width = len(last)
+    held, gains, costs, trades, turnover = (
+        state[row : row + width]
+        for row in (kernels.HELD, kernels.GAINS, kernels.COST, kernels.TRADES, kernels.TURNOVER)
+    )
+    outcome.gains[:] = gains
+    outcome.costs[:] = costs
+    outcome.trades[:] = trades
+    outcome.turnover[:] = turnover
+    if problem.charge_close:
+        notional = last * np.abs(held)
+        closing = problem.cost * notional + np.where(held != 0.0, problem.fixed_cost, 0.0)
+        outcome.costs[:] += discount_at(problem, problem.dates) * closing
+        outcome.trades[:] += held != 0.0
+        outcome.turnover[:] += notional
+
+
+def shaped_want(policy: ShapesDelta, d: Date, problem: Problem) -> Floats:
+    """The hedge at the policy's own delta of each leg. Shape: (paths,)."""
+    if not d.live:
+        return d.want
+    weight = np.array([row.quantity for row in d.live])
+    deltas = policy.leg_deltas(leg_input(d, problem, weight))
+    total = np.zeros(len(d.spot))
+    for j, w in enumerate(weight):
+        total -= w * np.asarray(deltas)[..., j]
+    return total
+
+
+def leg_input(d: Date, problem: Problem, weight: Floats) -> LegInput:
+    """What a delta rule sees at a date. Shape: legs last; spot and net_gamma (paths, 1)."""
+    tau = np.array([(row.date * problem.step - d.now) / NS_PER_YEAR for row in d.live])
+    strike, vol, cp = (np.array([getattr(row, name) for row in d.live]) for name in ("strike", "vol", "cp"))
+    spot = d.spot[:, None]
+    root = np.sqrt(tau)
+    gammas = leg_gammas(spot, strike, tau, vol, problem.rate)
+    return LegInput(
+        spot=spot,
+        strike=strike,
+        tau=tau,
+        vol=vol,
+        rate=problem.rate,
+        dividend=0.0,
+        cp=cp,
+        weight=weight,
+        delta=d.deltas.T,
+        gamma=gammas,
+        vega=gammas * spot * spot * vol * root * root,
+        net_gamma=d.gamma[:, None],
+        cost=problem.cost,
+    )
+
+
+def leg_gammas(spot: Floats, strike: Floats, tau: Floats, vol: Floats, rate: float) -> Floats:
+    """Gamma per unit of each leg: phi(d1) / (S vol sqrt(tau)). Shape: spot (paths, 1), the others (legs,)."""
+    w = vol * np.sqrt(tau)
+    d1 = (np.log(spot / strike) + rate * tau) / w + 0.5 * w
+    return np.asarray(np.exp(-0.5 * d1 * d1) * (0.3989422804014327 / w) / spot)
+
+
+def _column(value: Any, width: int) -> Floats:
+    """A band's edge as a column of its own. Shape: (paths,)."""
+    found = np.asarray(value, dtype=np.float64)
+    if found.shape == (width,) and found.flags.c_contiguous:
+        return found
+    return np.ascontiguousarray(np.broadcast_to(found, (width,)))
+
+
+def _bits(now: int) -> float:
+    """The bits of an instant as a float that carries them."""
+    return float(np.int64(now).view(np.float64))
