@@ -60,6 +60,7 @@ from bot.engine.journal import (
     VenueSaid,
 )
 from bot.engine.ledger import Converter, Ledger, convert_sum
+from bot.engine.leg_inputs import LegInputs
 from bot.engine.marks import NAN, Marks
 from bot.engine.valuation import Legs, Valuation
 
@@ -604,6 +605,7 @@ class View:
         self._exposure: dict[str, float] = {}
         self._legs: dict[str, Legs] = {}
         self._linear: dict[str, float] = {}
+        self._leg_inputs: dict[str, LegInputs] = {}
         self._traded = frozenset(strategy.trades())
         self._can_be_stale = account.valuation.settings.stale_after is not None
 
@@ -621,6 +623,17 @@ class View:
             return legs.net(valuation.spot(underlying), self.now)
         delta, gamma = legs.net(valuation.spot(underlying), self.now)
         return delta + self._linear.get(underlying, 0.0), gamma
+
+    def legs(self, underlying: str) -> LegInputs:
+        """The legs behind `net_delta` one by one, for rules that shape deltas or solve the book; anew when it changes."""
+        if self._version != self._account.ledger.version:
+            self._repack()
+        known = self._leg_inputs.get(underlying)
+        if known is None:
+            packed = self._legs.get(underlying) or self._pack(underlying)
+            linear = self._linear.get(underlying, 0.0)
+            known = self._leg_inputs[underlying] = LegInputs(packed, self._account.valuation, linear)
+        return known
 
     def risk(self, underlying: str) -> UnderlyingRisk:
         """The same with everything a decision record needs."""
@@ -720,6 +733,7 @@ class View:
         self._legs.clear()
         self._exposure.clear()
         self._linear.clear()
+        self._leg_inputs.clear()
         self._version = self._account.ledger.version
         self._orders_seen = self._account.order_version
 

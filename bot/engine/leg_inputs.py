@@ -1,0 +1,110 @@
+"""Leg inputs are one book's options on one underlying as columns that a delta rule reads; law: at an instant they are what
+`net_delta` sums.
+
+One `LegInputs` stands for one holding; it is made anew when the holding changes, and its `version` moves when its vols do.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from bot.core.ports import HedgePlan, LegInput
+from bot.domain.units import NS_PER_YEAR, Nanos, Rate, Vol, Years
+from bot.engine.valuation import Legs, Valuation
+from bot.pricing.black import greeks_slice
+from bot.pricing.legs import terms_kernel
+
+NONE: Final = np.empty(0)
+
+
+class LegInputs:
+    """The legs of one holding, and what else of the underlying is held beside them (`linear`, in underlying units)."""
+
+    def __init__(self, legs: Legs, valuation: Valuation, linear: float) -> None:
+        self._legs = legs
+        self._valuation = valuation
+        s, r = legs.slice, legs.row
+        self.linear = linear
+        self.rate: Rate = s.rate
+        self.dividend: Rate = s.rate if s.on_future else s.dividend  # carry 0 and the discount in the delta: Black-76
+        self._strike, self._cp, self._expiry = s.strike[r], s.cp[r], s.expiry[r]
+        self._parity = s.price_column != s.column
+        self._european = valuation.settings.pricer == "european"
+        self._terms = terms_kernel()
+
+    def __len__(self) -> int:
+        return len(self._legs)
+
+    @property
+    def version(self) -> int:
+        """A number that changes when a vol of the underlying does."""
+        return self._legs.slice.vol_version
+
+    def ratio(self) -> float:
+        """d(price the options are valued at) / d(price traded): 1 but for parity forwards."""
+        return self._valuation.price_ratio(self._legs.slice) if self._parity else 1.0
+
+    def spot(self) -> float:
+        """The price the options are valued at."""
+        return self._valuation.spot(self._legs.slice.underlying)
+
+    def at(self, now: Nanos, *, cost: float) -> LegInput:
+        """The legs at this instant's marks; one that has ended weighs nothing. Shape: (legs,)."""
+        legs, spot = self._legs, self.spot()
+        tau = np.asarray((self._expiry - now) / NS_PER_YEAR)
+        weight = np.where(tau >= 0.0, legs.weight, 0.0)
+        vol = legs.slice.vol[legs.row]
+        if self._european:
+            u = greeks_slice(spot, self._strike, tau, vol, rate=self.rate, dividend=self.dividend, cp=self._cp)
+            delta, gamma, vega = u.delta, u.gamma, u.vega
+        else:
+            units = self._valuation.contract_greeks(legs.slice.underlying, now)
+            delta, gamma, vega = units.delta[legs.row], units.gamma[legs.row], units.vega[legs.row]
+        return LegInput(
+            spot=spot,
+            strike=self._strike,
+            tau=tau,
+            vol=vol,
+            rate=self.rate,
+            dividend=self.dividend,
+            cp=self._cp,
+            weight=weight,
+            delta=delta,
+            gamma=gamma,
+            vega=vega,
+            net_gamma=float(np.sum(weight * gamma)),
+            cost=cost,
+        )
+
+    def terms(self, now: Nanos) -> tuple[Years, Vol]:
+        """(tau, vol) of the book, weighted by |weight x gamma|: see `bot.pricing.legs`. NaN where unknown."""
+        legs = self._legs
+        if legs.packed_version != legs.slice.vol_version:
+            legs.pack()
+        return self._terms(self.spot(), now - legs.slice.epoch, legs.packed, self.rate, self.dividend)
+
+    def plan(self, now: Nanos, *, cost: float, fixed_cost: float, lot: float, per_contract: float) -> HedgePlan:
+        """The problem of hedging these legs from now on; those that have ended are left out."""
+        legs = self._legs
+        live = self._expiry > now
+        return HedgePlan(
+            now=now,
+            spot=self.spot(),
+            rate=self.rate,
+            dividend=self.dividend,
+            cost=cost,
+            fixed_cost=fixed_cost,
+            lot=lot,
+            per_contract=per_contract,
+            cp=_floats(self._cp[live]),
+            strike=_floats(self._strike[live]),
+            quantity=_floats(legs.weight[live]),
+            tau=_floats((self._expiry[live] - now) / NS_PER_YEAR),
+            vol=_floats(legs.slice.vol[legs.row][live]),
+        )
+
+
+def _floats(column: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float, ...]:
+    return tuple(float(v) for v in column)
