@@ -7,20 +7,64 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal, Protocol, cast
 
 import msgspec
 
 from bot.core.events import Alarm, Evidence, Target, TargetLine
-from bot.core.ports import BandInput, Glances, Hedge, HedgePolicy, StrategyView
+from bot.core.hedge_cost import EstimatedHedge
+from bot.core.ports import Band, BandInput, Hedge, HedgePlan, HedgePolicy, LegInput, StrategyView
 from bot.core.quiet import UNTIL_TIMER, QuietBox
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
-from bot.domain.units import NS_PER_MINUTE, Nanos
+from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos
 from strategies.policies.decide import Decision, decide
+from strategies.policies.reach import Reach, reach_of, within_reach
 
 LOOK_AGAIN: Final[Nanos] = NS_PER_MINUTE
 """How long a rule that acts once waits when it could not act."""
+VOL_MOVED: Final = 0.05
+"""A leg's vol that has moved by more than this share is another problem to solve."""
+COST_MOVED: Final = 0.10
+"""So is a cost that has moved by more than this share."""
+DEVIATIONS_MOVED: Final = 3.0
+"""So is a price further than this from the plan's, in deviations to the last expiry."""
+
+
+class LegsInView(Protocol):
+    """The legs behind `net_delta`, one by one. Law: at an instant they are what it sums."""
+
+    linear: float
+    rate: float
+
+    @property
+    def version(self) -> int:
+        """A number that changes when a vol does."""
+
+    def __len__(self) -> int: ...
+    def ratio(self) -> float: ...
+    def spot(self) -> float: ...
+    def at(self, now: Nanos, *, cost: float) -> LegInput: ...
+    def terms(self, now: Nanos) -> tuple[float, float]: ...
+    def plan(self, now: Nanos, *, cost: float, fixed_cost: float, lot: float, per_contract: float) -> HedgePlan: ...
+
+
+class SeesLegs(Protocol):
+    """A view that can show them; the same object until the holding changes."""
+
+    def legs(self, underlying: str) -> LegsInView: ...
+
+
+class ToTheHedge:
+    """The rule of a book with no option left: hold the exact hedge."""
+
+    name = "no options left"
+    interval: Nanos | None = None
+    needs_ticks = True
+
+    def band(self, x: BandInput) -> Band:
+        """A point. Shape: as `x.want`."""
+        return Band(x.want, x.want)
 
 
 class _State:
@@ -29,15 +73,27 @@ class _State:
     __slots__ = (
         "alarmed",
         "column",
+        "cost",
+        "cost_scale",
+        "gamma",
         "hedge",
         "instrument",
         "last_delta",
         "last_spot",
         "last_ts",
+        "legs",
         "lot",
         "multiplier",
         "plain",
+        "plan",
+        "plan_spots",
+        "reach",
+        "rule",
+        "shape",
+        "stays",
+        "terms",
         "under",
+        "version",
     )
 
     def __init__(self, hedge: Hedge, instrument: Instrument, column: int, under: int) -> None:
@@ -53,6 +109,24 @@ class _State:
         self.last_spot = math.nan
         self.last_delta = math.nan
         self.alarmed = ""
+        self.rule: HedgePolicy | None = None
+        self.stays: Callable[[float, float, float], bool] | None = None
+        self.shape: Callable[[LegInput], Any] | None = None
+        self.cost = hedge.cost
+        self.cost_scale = 1.0 if hedge.beta is None else 1.0 / abs(hedge.beta)
+        self.gamma = math.nan
+        self.terms = (math.nan, math.nan)
+        self.legs: LegsInView | None = None
+        self.version = -1
+        self.reach = Reach(-math.inf, math.inf)
+        self.plan: HedgePlan | None = None
+        self.plan_spots = (-math.inf, math.inf)
+
+    def take(self, rule: HedgePolicy) -> None:
+        """Trade by this rule from now on."""
+        self.rule = rule
+        self.stays = getattr(rule, "stays", None)
+        self.shape = getattr(rule, "leg_deltas", None)
 
 
 class DeltaHedger:
@@ -75,7 +149,8 @@ class DeltaHedger:
         self.hedges = list(hedges)
         self.fallback = fallback
         self._interval: Nanos | None = getattr(policy, "interval", None)
-        self._stays: Callable[[float, float, float], bool] | None = None
+        self._prepare: Callable[[HedgePlan], HedgePolicy] | None = None
+        self._needs_terms = self._bounded = self._needs_legs = False
         self._needs_ticks: bool = getattr(policy, "needs_ticks", True)
         self._states: list[_State] = []
         self._started: Nanos = 0
@@ -87,7 +162,7 @@ class DeltaHedger:
     def start(self, view: StrategyView) -> Sequence[Target]:
         """The opening hedge."""
         self._started = view.now
-        self._stays = self.policy.stays if isinstance(self.policy, Glances) else None
+        self._learn_needs()
         self._states = [
             _State(
                 hedge,
@@ -97,9 +172,20 @@ class DeltaHedger:
             )
             for hedge in self.hedges
         ]
+        for state in self._states:
+            state.take(self.policy)
         if self._interval is not None:
             view.wake_at(view.now + self._interval, "hedge")
         return self._decide_all(view)
+
+    def _learn_needs(self) -> None:
+        """Read from the policy what it asks for beyond the net delta; a rule that does not say is given time and vol."""
+        policy = self.policy
+        self._prepare = getattr(policy, "prepared", None)
+        self._needs_terms = getattr(policy, "needs_terms", True)
+        self._bounded = getattr(policy, "bounded", False)
+        shapes = getattr(policy, "leg_deltas", None) is not None
+        self._needs_legs = shapes or self._needs_terms or self._bounded or self._prepare is not None
 
     def wake(self, view: StrategyView) -> Sequence[Target]:
         """A quote moved: hedge whatever left its band."""
@@ -165,19 +251,28 @@ class DeltaHedger:
     def _decide(self, view: StrategyView, state: _State) -> Target | None:
         hedge = state.hedge
         delta, gamma = view.net_delta(hedge.underlying)
-        if delta != delta:  # noqa: PLR0124  NaN: unknown, and only then unequal to itself
+        known = delta == delta  # noqa: PLR0124  NaN: unknown, and only then unequal to itself
+        if not known:
             delta = self._unknown(view, state)
             if math.isnan(delta):
                 return None
         elif state.alarmed:
             state.alarmed = ""
-        state.last_delta = delta
+        if not self._needs_legs:
+            state.last_delta = delta
         price = view.market.mid(state.column)
         if price != price:  # noqa: PLR0124  NaN test
             price = self._last_price(view, state)
             if price != price:  # noqa: PLR0124  NaN test
                 self._blocked(view, state, f"no two-sided quote of {state.instrument.id}")
                 return None
+        if self._needs_legs and known:
+            delta = self._look(view, state, price, delta, gamma)
+            if delta != delta:  # noqa: PLR0124  NaN test
+                delta = self._unknown(view, state)
+                if math.isnan(delta):
+                    return None
+            state.last_delta = delta
         held = view.exposure(state.instrument.id)
         if state.plain:
             per_contract = state.multiplier
@@ -188,24 +283,9 @@ class DeltaHedger:
             if math.isnan(want):
                 self._blocked(view, state, f"no price of {hedge.underlying} to scale {state.instrument.id} by")
                 return None
-        if self._stays is not None and self._stays(want, held, per_contract):
+        if state.stays is not None and state.stays(want, held, per_contract):
             return None
-        # Positions, not names: this runs at every quote, and names cost as much again.
-        x = BandInput(
-            view.now,
-            price if state.column == state.under else view.market.mid(state.under),
-            want,
-            held,
-            gamma,
-            math.nan,
-            math.nan,
-            0.0,
-            per_contract,
-            hedge.cost,
-            state.last_ts,
-            state.last_spot,
-        )
-        band = self.policy.band(x)
+        x, band = self._ask(view, state, (price, delta, gamma, want, held, per_contract))
         lo, hi = band.lo, band.hi
         if lo <= held <= hi and lo != hi:
             return None
@@ -218,6 +298,94 @@ class DeltaHedger:
         if decision.stay:
             return None
         return self._target(view, state, decision, (float(band.lo), float(band.hi)))
+
+    def _ask(
+        self, view: StrategyView, state: _State, seen: tuple[float, float, float, float, float, float]
+    ) -> tuple[BandInput, Band]:
+        """The policy's answer in hedge contracts, and what it was shown."""
+        price, delta, gamma, want, held, per_contract = seen
+        spot = price if state.column == state.under else view.market.mid(state.under)
+        if not self._needs_legs:
+            # Positions, not names: this runs at every quote, and names cost as much again.
+            x = BandInput(
+                view.now, spot, want, held, gamma, math.nan, math.nan, 0.0, per_contract, state.cost, state.last_ts,
+                state.last_spot,
+            )  # fmt: skip
+            return x, self.policy.band(x)
+        legs, rule = state.legs, state.rule
+        assert legs is not None and rule is not None  # looked at while the delta was known, as it once was
+        if spot != spot:  # noqa: PLR0124  NaN: an underlying without quotes
+            spot = legs.spot()
+        own = delta - legs.linear
+        # A rule that solved the options alone is asked about the options alone: what else is held or targeted is moved
+        # to the held side and back.
+        shift = -own / per_contract - want if self._prepare is not None else 0.0
+        x = BandInput(
+            view.now, spot, want + shift, held + shift, state.gamma, *state.terms, legs.rate, per_contract,
+            state.cost * state.cost_scale, state.last_ts, state.last_spot,
+        )  # fmt: skip
+        band = rule.band(x)
+        if self._bounded:
+            ends = sorted(x.want + (own - end * legs.ratio()) / per_contract for end in state.reach)
+            band = within_reach(band, ends[0], ends[1])
+        if shift:
+            band = Band(band.lo - shift, band.hi - shift, None if band.to is None else band.to - shift)
+        return x, band
+
+    # ------------------------------------------------------------------ rules that see more than the net delta
+
+    def _look(self, view: StrategyView, state: _State, price: float, delta: float, gamma: float) -> float:
+        """Bring up to date what the rule is shown, and give the delta it hedges at: the model's, or its own."""
+        legs = cast("SeesLegs", view).legs(state.hedge.underlying)
+        lo, hi = state.plan_spots
+        if legs is not state.legs or legs.version != state.version or not lo <= legs.spot() <= hi:
+            self._take_legs(view, state, legs, price)
+        state.gamma = gamma
+        if self._needs_terms:
+            state.terms = legs.terms(view.now)
+        if state.shape is None or not len(legs):
+            return delta
+        x = legs.at(view.now, cost=state.cost * state.cost_scale)
+        return float((x.weight * state.shape(x)).sum()) * legs.ratio() + legs.linear
+
+    def _take_legs(self, view: StrategyView, state: _State, legs: LegsInView, price: float) -> None:
+        """The holding or its vols changed, or the price left what was planned for: costs, reach and rule anew."""
+        if legs.version != state.version:
+            self._estimate_cost(view, state, price)
+        per_contract = state.multiplier if state.plain else self._per_contract(view, state, price)
+        estimate = state.hedge.estimate if isinstance(state.hedge, EstimatedHedge) else None
+        plan = legs.plan(
+            view.now,
+            cost=state.cost * state.cost_scale,
+            fixed_cost=0.0 if estimate is None else estimate.ticket,
+            lot=0.0 if state.lot is None else float(state.lot) * abs(per_contract),
+            per_contract=per_contract,
+        )
+        if legs is not state.legs:
+            state.reach = reach_of(plan.cp, plan.strike, plan.quantity, plan.tau)
+        state.legs, state.version = legs, legs.version
+        if self._prepare is not None and is_another_problem(state.plan, plan):
+            state.plan = plan
+            state.plan_spots = planned_spots(plan)
+            state.take(self._prepare(plan) if plan.strike else ToTheHedge())
+            self._keep_time(view)
+
+    def _keep_time(self, view: StrategyView) -> None:
+        """Wake as the rules now in force ask: at the shortest of their intervals, at quotes when one of them needs to."""
+        rules = [state.rule for state in self._states]
+        beats = [beat for beat in (getattr(rule, "interval", None) for rule in rules) if beat is not None]
+        before, self._interval = self._interval, min(beats, default=None)
+        self._needs_ticks = any(getattr(rule, "needs_ticks", True) for rule in rules)
+        if before is None and self._interval is not None:
+            view.wake_at(view.now + self._interval, "hedge")
+
+    def _estimate_cost(self, view: StrategyView, state: _State, price: float) -> None:
+        """Take the cost from the estimate at the present quote; one that cannot be known leaves the last."""
+        if not isinstance(state.hedge, EstimatedHedge):
+            return
+        found = state.hedge.estimate.at(price, view.market.bid(state.column), view.market.ask(state.column))
+        if not math.isnan(found):
+            state.cost = found
 
     def _blocked(self, view: StrategyView, state: _State, reason: str) -> None:
         """Put on the record that a decision was due and could not be made; a rule nothing else would wake looks again."""
@@ -302,6 +470,48 @@ class DeltaHedger:
             working=view.working(state.instrument.id),
             policy=self.policy.name,
         )
+
+
+def is_another_problem(solved: HedgePlan | None, plan: HedgePlan) -> bool:
+    """True when a plan is to be solved anew: none was, other legs, or a vol, the cost or the price has moved far.
+
+    Far is 5% of a leg's vol, 10% of the cost, 5% of the contract's delta, and 3 deviations of the price to the last
+    expiry. A plan with an unknown vol is not solved while one before it stands.
+    """
+    if solved is None:
+        return True
+    if (solved.cp, solved.strike, solved.quantity) != (plan.cp, plan.strike, plan.quantity):
+        return True
+    if any(math.isnan(vol) for vol in plan.vol):
+        return False
+    passed = (plan.now - solved.now) / NS_PER_YEAR
+    if any(abs(old - passed - new) > 1e-7 for old, new in zip(solved.tau, plan.tau, strict=True)):
+        return True
+    moved = max((_change(old, new) for old, new in zip(solved.vol, plan.vol, strict=True)), default=0.0)
+    lo, hi = planned_spots(solved)
+    return (
+        moved > VOL_MOVED
+        or _change(solved.cost, plan.cost) > COST_MOVED
+        or _change(solved.per_contract, plan.per_contract) > VOL_MOVED
+        or (solved.rate, solved.dividend) != (plan.rate, plan.dividend)
+        or not lo <= plan.spot <= hi
+    )
+
+
+def planned_spots(plan: HedgePlan) -> tuple[float, float]:
+    """The prices a plan is good for: within 3 deviations of its own, to the last expiry."""
+    spread = max((vol * math.sqrt(tau) for vol, tau in zip(plan.vol, plan.tau, strict=True)), default=math.inf)
+    if not 0.0 < spread < math.inf or plan.spot <= 0.0:
+        return -math.inf, math.inf
+    far = math.exp(min(DEVIATIONS_MOVED * spread, 50.0))
+    return plan.spot / far, plan.spot * far
+
+
+def _change(old: float, new: float) -> float:
+    """The relative change; inf from nothing to something."""
+    if old == new:
+        return 0.0
+    return abs(new / old - 1.0) if old else math.inf
 
 
 def _known(value: float) -> float | None:

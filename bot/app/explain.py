@@ -426,8 +426,9 @@ Answers: TypeAlias = dict[str, tuple[BandInput, Band]]
 class WatchedPolicy:
     """A policy that trades exactly as the one it holds and remembers what it was last asked and answered, by underlying."""
 
-    def __init__(self, policy: HedgePolicy) -> None:
+    def __init__(self, policy: HedgePolicy, under: WatchedPolicy | None = None) -> None:
         self._policy = policy
+        self._top = self if under is None else under
         self.name = policy.name
         self.underlying = ""
         self.asked: Answers = {}
@@ -435,7 +436,7 @@ class WatchedPolicy:
     def band(self, x: BandInput) -> Band:
         """The policy's own answer."""
         band = self._policy.band(x)
-        self.asked[self.underlying] = (x, band)
+        self._top.asked[self._top.underlying] = (x, band)
         return band
 
     def stays(self, want: float, held: float, per_contract: float) -> bool:
@@ -443,7 +444,10 @@ class WatchedPolicy:
         return False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._policy, name)
+        found = getattr(self._policy, name)
+        if name != "prepared":
+            return found
+        return lambda plan: WatchedPolicy(found(plan), self._top)  # what solved the book is watched too
 
 
 class WatchedView:
