@@ -291,6 +291,39 @@ class Prepares(Protocol):
         """The rule for this underlying's legs; asked at the start and whenever the book or its vols have changed."""
 
 
+class VolInput(NamedTuple):
+    """What a source of vols sees of one underlying: bars of its own price known by `now`, oldest first, and the contracts.
+
+    `returns` are those from close to close, NaN across a gap. Shape: ts, open, high, low, close (n,), returns (n - 1,);
+    strike, cp, tau, forward (contracts,). `interval` is a bar's length, `periods_per_year` how many count in a year.
+    """
+
+    underlying: str
+    now: Nanos
+    interval: Nanos
+    periods_per_year: float
+    ts: Any
+    open: Any
+    high: Any
+    low: Any
+    close: Any
+    returns: Any
+    strike: Any
+    cp: Any
+    tau: Any
+    forward: Any
+
+
+@runtime_checkable
+class VolSource(Protocol):
+    """A vol that is not read from the options' quotes. Law: pure; the same bars and contracts give the same vols."""
+
+    name: str
+
+    def vols(self, x: VolInput) -> Any:
+        """The vol of each contract, or one for all; NaN while it cannot be known."""
+
+
 @runtime_checkable
 class Glances(Protocol):
     """Optional for a policy: a look so cheap that it can be taken at every quote, before a `BandInput` is made."""
