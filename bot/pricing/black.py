@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -42,6 +44,8 @@ SQRT_HALF: Final = 0.7071067811865476
 SQRT_HALF_PI: Final = 1.2533141373155003
 CHUNK: Final = 16_384
 """Rows a batch hands to its kernel at a time: inputs that are one number are spread over so many rows, not over all."""
+CHUNKS_A_THREAD: Final = 2
+"""The least work that pays for starting a thread."""
 
 
 class BlackGreeks(NamedTuple):
@@ -236,13 +240,15 @@ def greeks_slice(
     dividend: ArrayLike = 0.0,
     cp: ArrayLike = 1,
     out: Array | None = None,
+    threads: int = 1,
 ) -> SliceGreeks:
     """Price, delta, gamma, vega and theta of contracts on one underlying, compiled; equal to `bsm` to rounding.
 
     On a future pass `dividend = rate`: that is Black-76 with its discount factor. Rows `bsm` marks as bad are NaN here.
 
     The kernel is branch-free vector code without contracted multiply-adds: a row has the same bits alone, in a batch, in
-    any thread and on any x86-64 processor. It keeps no state, so threads may share it.
+    any thread and on any x86-64 processor. It keeps no state, so threads may share it. `threads` above 1 shares a long
+    batch among so many of them.
 
     Shape: all arguments broadcast together; `out`, when given, is (5, n) float64 for n rows in all, and holds the result.
     Errors: ValueError when shapes do not broadcast or `out` does not fit.
@@ -258,11 +264,40 @@ def greeks_slice(
         )
     kernel = _rows_kernel()
     columns = [column(value, shape) for value in given]
-    for start in range(0, count, CHUNK):
-        stop = min(start + CHUNK, count)
+    table = out
+
+    def price(start: int, stop: int) -> None:
         rows = [c[: stop - start] if g.size == 1 else c[start:stop] for c, g in zip(columns, given, strict=True)]
-        kernel(*rows, out, start)
-    return SliceGreeks(*(values.reshape(shape) for values in out))
+        kernel(*rows, table, start)
+
+    in_chunks(price, count, threads)
+    return SliceGreeks(*(values.reshape(shape) for values in table))
+
+
+def in_chunks(work: Callable[[int, int], None], count: int, threads: int) -> None:
+    """Calls `work(start, stop)` over chunks of all rows, on so many threads, each with a run of chunks of its own.
+
+    A thread is worth starting for several chunks only; a short batch stays on the caller's. An error in a thread is
+    raised here. Errors: ValueError for fewer threads than 1.
+    """
+    if threads < 1:
+        raise ValueError(f"threads: expected 1 or more, found {threads}")
+    chunks = -(-count // CHUNK)
+    threads = min(threads, chunks // CHUNKS_A_THREAD)
+
+    def run(first: int, last: int) -> None:
+        for chunk in range(first, last):
+            work(chunk * CHUNK, min((chunk + 1) * CHUNK, count))
+
+    if threads <= 1:
+        run(0, chunks)
+        return
+    ends = [chunks * n // threads for n in range(threads + 1)]
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(run, *pair) for pair in pairwise(ends[1:])]
+        run(0, ends[1])
+        for other in others:
+            other.result()
 
 
 def column(value: Array, shape: tuple[int, ...]) -> Array:

@@ -18,14 +18,16 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bot.pricing.black import CHUNK, Array, column, log_ratio
+from bot.pricing.black import Array, column, in_chunks, log_ratio
 from bot.pricing.status import Status
 
-QuoteKernel: TypeAlias = Callable[[float, float, float, float, float, float], tuple[float, float]]
+QuoteKernel: TypeAlias = Callable[[float, float, float, float, float, float], tuple[float, int]]
 
-_SCALARS: Final = frozenset({float, int})
+_SCALARS: Final = frozenset({float, int, np.float64, np.int64})
 _as_scalar: Final[Any] = np.float64
 _CODES: Final[Any] = tuple(np.int8(code) for code in Status)
+_type: Final[Any] = type
+_named: Final[Any] = tuple.__new__
 
 
 class ImpliedVol(NamedTuple):
@@ -42,53 +44,90 @@ def vol(
     tau: ArrayLike,
     *,
     discount: ArrayLike = 1.0,
-    cp: ArrayLike = 1,
+    cp: ArrayLike = 1.0,
+    threads: int = 1,
 ) -> ImpliedVol:
-    """The Black-76 vol of each price, compiled: a first guess within a percent and three steps of fourth order.
+    """The Black-76 vol of each price, compiled: a first guess and two steps of fourth order.
 
     Relative error a few units in the last place of what the price's own rounding allows, wherever vol sqrt(tau) is above
-    1e-6; below it, and where the steps have not settled, a bracketed search takes the row. One float per argument goes
-    to the kernel without arrays and gives the bits of the batch. On a spot, pass the forward
-    S e^((r-q) tau) and discount e^(-r tau). An in-the-money price carries its time value with the digits that are left
-    after the intrinsic is taken away; no method has more.
+    1e-6; below it, and where the steps have not settled, more steps or a bracketed search take the row. One float per
+    argument goes to the kernel without arrays and gives the bits of the batch; `vol_one` is that without the numpy
+    scalars. On a spot, pass the forward S e^((r-q) tau) and discount e^(-r tau). An in-the-money price carries its time
+    value with the digits that are left after the intrinsic is taken away; no method has more.
+
+    `threads` above 1 shares a long batch among so many threads; the bits do not depend on it.
 
     Shape: all arguments broadcast together. Units: vol per square root of a year. Errors: none in a batch; statuses
     are OK, BELOW_INTRINSIC (a negative price too), AT_INTRINSIC, ABOVE_BOUND, EXPIRED (tau <= 0), NOT_FINITE,
-    OUT_OF_DOMAIN.
+    OUT_OF_DOMAIN. ValueError when shapes do not broadcast.
     """
-    kinds = {type(price), type(forward), type(strike), type(tau), type(discount), type(cp)}
-    if kinds <= _SCALARS:
-        one: Any = (price, forward, strike, tau, discount, cp)
-        found, code = _quote_kernel()(*map(float, one))
-        return ImpliedVol(_as_scalar(found), _CODES[int(code)])
+    float_but_side = float is _type(price) is _type(forward) is _type(strike) is _type(tau) is _type(discount)
+    if float_but_side and _type(cp) in _SCALARS:
+        found, code = _kernel_of_one(price, forward, strike, tau, discount, cp)
+        named: ImpliedVol = _named(ImpliedVol, (_as_scalar(found), _CODES[code]))
+        return named
+    return _vol_of_rows((price, forward, strike, tau, discount, cp), threads)
+
+
+def _vol_of_rows(inputs: tuple[ArrayLike, ...], threads: int) -> ImpliedVol:
+    """`vol` of anything but six floats; in a frame of its own, since one with a closure is slow to enter."""
+    if all(type(value) in _SCALARS for value in inputs):
+        one, code = _kernel_of_one(*inputs)
+        return ImpliedVol(_as_scalar(one), _CODES[code])
     from bot.pricing import kernels  # noqa: PLC0415  the compiler is imported by those who price, not by all who import us
 
-    given = [np.asarray(value, dtype=np.float64) for value in (price, forward, strike, tau, discount, cp)]
+    given = [np.asarray(value, dtype=np.float64) for value in inputs]
     shape = np.broadcast_shapes(*(value.shape for value in given))
     kernel: Callable[..., None] = kernels.implied_rows
     columns = [column(value, shape) for value in given]
     found = np.empty(math.prod(shape))
     status = np.empty(found.size, dtype=np.int8)
-    for start in range(0, found.size, CHUNK):
-        stop = min(start + CHUNK, found.size)
+
+    def solve(start: int, stop: int) -> None:
         rows = [c[: stop - start] if g.size == 1 else c[start:stop] for c, g in zip(columns, given, strict=True)]
         kernel(*rows, found[start:stop], status[start:stop])
+
+    in_chunks(solve, found.size, threads)
     return ImpliedVol(found.reshape(shape), status.reshape(shape))
 
 
-def quote_kernel() -> QuoteKernel:
-    """The compiled `(price, forward, strike, tau, discount, cp) -> (vol, status code)` of one quote, all floats.
+def vol_one(
+    price: float, forward: float, strike: float, tau: float, discount: float = 1.0, cp: float = 1.0
+) -> tuple[float, int]:
+    """(vol, status code) of one quote: the bits of `vol` as plain numbers, for callers that count nanoseconds.
 
-    The bits of `vol`, without its arrays: for callers that count nanoseconds.
+    vol is NaN wherever the code is not `Status.OK`. Domain, units and statuses as in `vol`. Errors: TypeError for what
+    is no number; nothing else raises.
+
+    >>> found, code = vol_one(4.0, 100.0, 100.0, 0.25)
+    >>> round(found, 4), code
+    (0.2006, 0)
     """
-    return _quote_kernel()
+    return _kernel_of_one(price, forward, strike, tau, discount, cp)
+
+
+def _load_kernel(
+    price: float, forward: float, strike: float, tau: float, discount: float, cp: float
+) -> tuple[float, int]:
+    """The first call: loads the kernel, and stands aside for it in all later ones."""
+    global _kernel_of_one  # noqa: PLW0603  a look-up through a cache would cost a third of the whole call
+    _kernel_of_one = quote_kernel()
+    return _kernel_of_one(price, forward, strike, tau, discount, cp)
+
+
+_kernel_of_one: Callable[..., tuple[float, int]] = _load_kernel
 
 
 @cache
-def _quote_kernel() -> Callable[..., Any]:
+def quote_kernel() -> QuoteKernel:
+    """The compiled `(price, forward, strike, tau, discount, cp) -> (vol, status code)` of one quote, all by position.
+
+    What `vol_one` calls, without its frame and its defaults.
+    """
     from bot.pricing import kernels  # noqa: PLC0415  as in vol
 
-    return kernels.implied_one
+    kernel: QuoteKernel = kernels.without_dispatch(kernels.implied_one)
+    return kernel
 
 
 def vol_by_bisection(
