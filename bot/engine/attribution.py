@@ -7,8 +7,9 @@ split into its Taylor terms at the point where the step begins:
     spot   delta dS + gamma dS^2 / 2          at (S0, t1, v0)
     vol    vega dv + vanna dS dv + volga dv^2 / 2   at (S0, t1, v0)
 
-What is left of each step, and what marks differ from the model, is the residual. Time to an expiry inside the interval
-stops at the expiry. Intervals across a corporate action have no terms: their P&L is residual, and alarmed.
+Greeks are those at vols that stand still, whatever the smile rule: a vol that moved with spot is in vega and vanna. What is
+left of each step, and what marks differ from the model, is the residual. dt runs on the valuation's clock; time to an expiry
+inside the interval stops at the expiry. Intervals across a corporate action have no terms: their P&L is residual, and alarmed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from bot.domain.instruments import OptionContract, Perpetual, Universe
 from bot.domain.units import NS_PER_YEAR, Nanos
 from bot.engine.sampler import Table, Track
-from bot.engine.valuation import Slice, UnitGreeks, Valuation
+from bot.engine.valuation import Slice, Valuation
 
 Floats = NDArray[np.float64]
 TERMS = ("delta", "gamma", "theta", "vega", "vanna", "volga", "carry", "cost", "residual")
@@ -102,7 +103,9 @@ def attribute(
             continue
         fx = convert(s.contracts[0].currency)
         scale = 1.0 if fx is None else float(fx)
-        found = _slice_terms(instants, spots[key], table.vols[key], valuation, s, weights, broken)
+        found = _slice_terms(
+            instants, spots[key], table.vols[key], valuation, s, weights, broken, table.slopes.get(key)
+        )
         for name, values in found.items():
             if name in terms:
                 terms[name] += scale * values
@@ -177,17 +180,17 @@ def _slice_terms(
     s: Slice,
     weights: Floats,
     broken: NDArray[np.bool_],
+    slopes: Floats | None,
 ) -> dict[str, Floats]:
     spot = spot[:, None]
     clock = np.minimum(instants[:, None], s.expiry[None, :])
     S0, S1, v0, v1 = spot[:-1], spot[1:], vol[:-1], vol[1:]
     t0, t1 = clock[:-1], clock[1:]
-    units = _unit_function(valuation, s)
-    base = units(S0, t0, v0)
-    later = units(S0, t1, v0)
-    moved = units(S1, t1, v0)
-    last = units(S1, t1, v1)
-    dt = (t1 - t0) / NS_PER_YEAR
+    base = valuation.units(s, S0, t0, v0, second=False)
+    later = valuation.units(s, S0, t1, v0)
+    moved = valuation.units(s, S1, t1, v0, second=False)
+    last = valuation.units(s, S1, t1, v1, second=False)
+    dt = (s.clock.of(t1) - s.clock.of(t0)) / NS_PER_YEAR
     dS, dv = S1 - S0, np.where(np.isnan(v1), 0.0, v1 - v0)
     alive = (weights != 0.0) & (instants[:-1, None] < s.expiry[None, :]) & ~broken[:, None]
     parts = {
@@ -203,16 +206,10 @@ def _slice_terms(
         usable = usable & np.isfinite(values)
     held = np.where(usable, weights, 0.0)
     out = {name: np.sum(np.where(usable, values, 0.0) * held, axis=1) for name, values in parts.items()}
-    out["net_delta"] = np.sum(np.where(usable, base.delta, 0.0) * held, axis=1)
+    total = valuation.total_delta(s, base, None if slopes is None else slopes[:-1])
+    out["net_delta"] = np.sum(np.where(usable & np.isfinite(total), total, 0.0) * held, axis=1)
     out["net_gamma"] = np.sum(np.where(usable, base.gamma, 0.0) * held, axis=1)
     return out
-
-
-def _unit_function(valuation: Valuation, s: Slice) -> Callable[[Floats, NDArray[np.int64], Floats], UnitGreeks]:
-    def units(spot: Floats, now: NDArray[np.int64], vol: Floats) -> UnitGreeks:
-        return valuation.units(s, spot, now, vol)
-
-    return units
 
 
 def gamma_rent(intervals: Intervals, spot: Floats, vol: Floats, years: float) -> GammaRent:

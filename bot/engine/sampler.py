@@ -21,7 +21,7 @@ from bot.domain.units import Nanos
 from bot.engine.account import Account
 from bot.engine.ledger import Converter, category_of
 from bot.engine.marks import Marks, carry_forward
-from bot.engine.valuation import Slice, Valuation
+from bot.engine.valuation import Valuation
 
 Floats = NDArray[np.float64]
 
@@ -59,7 +59,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
     """The samples as columns. Shape: instants, grid (n,); prices by id (n,); vols by underlying (n, contracts); gauges by
-    account, strategy and name (n,)."""
+    account, strategy and name (n,); slopes, d vol / d spot by the smile rule, as vols, empty where vols stand still."""
 
     instants: NDArray[np.int64]
     grid: NDArray[np.bool_]
@@ -68,6 +68,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     tracks: Mapping[str, Track]
     breaks: Sequence[Break]
     gauges: Mapping[tuple[str, str, str], Floats] = {}
+    slopes: Mapping[str, Floats] = {}
 
 
 class Sampler:
@@ -86,6 +87,7 @@ class Sampler:
         self._grid: list[bool] = []
         self._rows: list[tuple[Floats, Floats, Floats]] = []
         self._vols: list[dict[str, Floats]] = []
+        self._slopes: list[dict[str, Floats]] = []
         self._rates: list[dict[str, float]] = []
         self._gauges: list[dict[tuple[str, str, str], float]] = []
         self._states: dict[str, list[AccountState]] = {account.name: [] for account in accounts}
@@ -106,6 +108,7 @@ class Sampler:
         self._grid.append(on_grid)
         self._rows.append((marks.bid_view.copy(), marks.ask_view.copy(), marks.last_view.copy()))
         self._vols.append({key: s.vol for key, s in self._valuation.slices.items()})
+        self._slopes.append({key: s.slope for key, s in self._valuation.slices.items() if s.smile_moves})
         self._rates.append({currency: _rate(convert(currency)) for currency in self._foreign})
         self._gauges.append({(a.name, *key): v for a in self._accounts for key, v in a.gauges.items()})
         for account in self._accounts:
@@ -126,8 +129,8 @@ class Sampler:
         states.append(AccountState(ledger.version, ledger.quantities(), flows, costs, account.fill_count))
 
     def _drop_last(self) -> None:
-        columns: list[list[Any]] = [self.instants, self._grid, self._rows, self._vols, self._rates, self._gauges]
-        for column in (*columns, *self._states.values()):
+        columns: list[list[Any]] = [self.instants, self._grid, self._rows, self._vols, self._slopes, self._rates]
+        for column in (*columns, self._gauges, *self._states.values()):
             column.pop()
 
     # ------------------------------------------------------------------ afterwards
@@ -141,7 +144,11 @@ class Sampler:
     def _build(self) -> Table:
         instants = np.asarray(self.instants, dtype=np.int64)
         bids, asks, lasts = (self._column(i) for i in range(3))
-        vols = {key: self._vol_columns(key, s) for key, s in self._valuation.slices.items()}
+        slices = self._valuation.slices
+        vols = {key: _contract_columns(self._vols, key, len(s.contracts)) for key, s in slices.items()}
+        slopes = {
+            key: _contract_columns(self._slopes, key, len(s.contracts)) for key, s in slices.items() if s.smile_moves
+        }
         held = {key for states in self._states.values() for state in _distinct(states) for key in state.quantities}
         tracked = sorted(held | set(self._valuation.slices))
         with np.errstate(invalid="ignore"):
@@ -163,6 +170,7 @@ class Sampler:
             grid=np.asarray(self._grid, dtype=bool),
             prices=prices,
             vols=vols,
+            slopes=slopes,
             tracks=tracks,
             gauges=self._gauge_columns(),
             breaks=tuple(self.breaks),
@@ -175,14 +183,6 @@ class Sampler:
             out[i, : len(row[which])] = row[which]
         return out
 
-    def _vol_columns(self, key: str, s: Slice) -> Floats:
-        out = np.full((len(self._vols), len(s.contracts)), math.nan)
-        for i, row in enumerate(self._vols):
-            found = row.get(key)
-            if found is not None:
-                out[i, : len(found)] = found
-        return out
-
     def _option_path(
         self, item: OptionContract, instants: NDArray[np.int64], mids: Floats, vols: Mapping[str, Floats]
     ) -> Floats:
@@ -191,7 +191,7 @@ class Sampler:
             return path
         s = self._valuation.slice(item.underlying)
         spot = self.spot_path(item.underlying)
-        units = self._valuation.units(s, spot[:, None], instants[:, None], vols[item.underlying])
+        units = self._valuation.units(s, spot[:, None], instants[:, None], vols[item.underlying], second=False)
         model = np.asarray(units.price[:, s.rows[item.id]])
         return model if self._valuation.settings.marks_at == "model" else np.where(np.isnan(path), model, path)
 
@@ -249,6 +249,16 @@ def float_value(item: Instrument, quantity: float, price: Floats) -> Floats:
     if one < 0:  # an inverse contract: -q m / price
         return np.asarray(-quantity * float(item.multiplier) / price)
     return np.asarray(quantity * float(item.multiplier) * price)
+
+
+def _contract_columns(samples: Sequence[Mapping[str, Floats]], key: str, contracts: int) -> Floats:
+    """What each sample keeps by contract of one underlying, NaN before a contract was valued. Shape: (samples, contracts)."""
+    out = np.full((len(samples), contracts), math.nan)
+    for i, row in enumerate(samples):
+        found = row.get(key)
+        if found is not None:
+            out[i, : len(found)] = found
+    return out
 
 
 def _rate(rate: Decimal | None) -> float:

@@ -1,13 +1,14 @@
 """Valuation turns marks into Greeks; law: unknown is NaN with a reason, never zero, and vols change only at re-marks.
 
 One `Slice` holds the option contracts on one underlying as columns. A slice is re-marked (vols solved from two-sided
-mids, the last valid one carried with its age) at re-mark instants, and priced in one array call when somebody asks.
+mids, read off a fitted surface or forecast, the last valid one carried with its age) at re-mark instants, and priced in one
+array call when somebody asks. What a vol does when spot moves, the smile rule's slope, is fixed at the re-mark too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -16,20 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.errors import ConfigError
-from bot.core.events import Corporate
-from bot.core.ports import Chain
+from bot.core.events import Alarm, Corporate
+from bot.core.ports import Chain, VolInput
+from bot.domain.calendar import Sessions
 from bot.domain.greeks import Greeks
 from bot.domain.instruments import Future, OptionContract, Perpetual, Universe
-from bot.domain.units import NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of, span
+from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of, span
+from bot.engine import early_exercise, smiles, vol_sources
+from bot.engine.clock import Act365, ModelClock, TradingClock
+from bot.engine.early_exercise import CashDividend, Exact, Group, Market, Unit
 from bot.engine.marks import NAN, Marks, carry_forward
+from bot.engine.model_check import Check, CheckSettings
+from bot.engine.smiles import SmileRule, SurfaceSettings
+from bot.engine.vol_sources import ForecastSettings
 from bot.pricing import black, implied
+from bot.pricing.american_discrete import DividendModel
 from bot.pricing.status import Status
+from bot.pricing.surface import Surface
 
 PARITY: Final = "/PARITY"
 """What is added to an underlying's id to name the instrument that carries its parity price."""
 
 Floats: TypeAlias = NDArray[np.float64]
-VolSourceName: TypeAlias = Literal["fixed", "per_contract", "marks_file", "implied"]
+VolSourceName: TypeAlias = Literal["fixed", "per_contract", "marks_file", "implied", "surface", "forecast"]
 SpotSource: TypeAlias = Literal["quotes", "trades", "parity_forward"]
 
 
@@ -59,7 +69,7 @@ class VolMark(msgspec.Struct, frozen=True, kw_only=True):
 class ValuationSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How options are valued. Rates are continuous per year; by underlying where given, else the common one."""
 
-    pricer: Literal["european", "table"] = "european"
+    pricer: Literal["european", "american", "table"] = "european"
     vol: VolSourceName = "implied"
     vol_value: Vol | None = None
     vols: Mapping[str, Vol] = {}
@@ -74,6 +84,14 @@ class ValuationSettings(msgspec.Struct, frozen=True, kw_only=True):
     vol_max_age: Nanos | None = None
     table: DeltaTable | None = None
     mark: Literal["mid", "model"] | None = None
+    smile: SmileRule = SmileRule()
+    surface: SurfaceSettings = SurfaceSettings()
+    forecast: ForecastSettings | None = None
+    check: CheckSettings | None = None
+    cash_dividends: Mapping[str, Sequence[CashDividend]] = {}
+    dividend_model: DividendModel = "spot"
+    trading: Mapping[str, Sessions] = {}
+    remark: Nanos = NS_PER_MINUTE
 
     @property
     def marks_at(self) -> Literal["mid", "model"]:
@@ -124,6 +142,39 @@ class Slice:
         self.from_quotes = self.source == "quotes" and self.price_column == self.column
         self.seen_bid: Floats = np.empty(0)
         self.seen_ask: Floats = np.empty(0)
+        trading = settings.trading.get(instrument.calendar)
+        self.clock: ModelClock = Act365() if trading is None else TradingClock(trading)
+        self.clock_epoch = 0
+        self.expiry_clock: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.takes_early = settings.pricer == "american"
+        self.american: NDArray[np.bool_] = np.empty(0, dtype=bool)
+        self.skew: Floats = np.empty(0)
+        self.slope: Floats = np.empty(0)
+        self.smile_moves = settings.smile.moves
+        self.remark = settings.remark
+        self.marked_ts: Nanos = 0
+        self.market = Market(self.rate, self.dividend, self.on_future, (), settings.dividend_model)
+        self.pay(settings.cash_dividends.get(underlying, ()))
+
+    def pay(self, dividends: Sequence[CashDividend]) -> None:
+        """The cash dividends to come are these."""
+        counted = sorted((self.clock.at(item.ex), item.amount) for item in dividends)
+        self.market = self.market._replace(dividends=tuple(counted))
+        self.vol_version += 1
+
+    @property
+    def has_early(self) -> bool:
+        """True when some contract is valued by the early-exercise room: American ones, and all with cash dividends."""
+        return bool(self.takes_early and (self.american.any() or self.market.dividends))
+
+    @property
+    def early(self) -> NDArray[np.bool_]:
+        """The contracts valued by the early-exercise room. Shape: (contracts,)."""
+        return (
+            self.american | bool(self.market.dividends)
+            if self.takes_early
+            else np.zeros(len(self.contracts), dtype=bool)
+        )
 
     def add(self, contract: OptionContract, column: int, vol: Vol, vol_ts: Nanos, *, now: Nanos) -> None:
         """Append one contract."""
@@ -131,6 +182,7 @@ class Slice:
             return
         if not self.contracts:
             self.epoch = now
+            self.clock_epoch = self.clock.at(now)
         self.rows[contract.id] = len(self.contracts)
         self.contracts.append(contract)
         self.columns = np.append(self.columns, column)
@@ -142,11 +194,35 @@ class Slice:
         self.vol_ts = np.append(self.vol_ts, vol_ts)
         self.seen_bid = np.append(self.seen_bid, NAN)
         self.seen_ask = np.append(self.seen_ask, NAN)
+        self.expiry_clock = np.append(self.expiry_clock, self.clock.at(contract.expiry))
+        self.american = np.append(self.american, self.takes_early and contract.style == "american")
+        self.skew = np.append(self.skew, NAN)
+        self.slope = np.append(self.slope, NAN if self.smile_moves else 0.0)
+        self.changed(now)
+
+    def changed(self, now: Nanos) -> None:
+        """Vols or slopes are others from now on: whoever keeps columns of them packs anew."""
         self.vol_version += 1
+        self.marked_ts = now
 
     def tau(self, now: Nanos) -> Floats:
-        """Years to each expiry. Shape: (contracts,)."""
-        return np.asarray((self.expiry - now) / NS_PER_YEAR)
+        """Years to each expiry on the slice's clock. Shape: (contracts,)."""
+        return np.asarray((self.expiry_clock - self.clock.at(now)) / NS_PER_YEAR)
+
+    def forward(self, spot: float | Floats, tau: float | Floats) -> tuple[Floats, Floats]:
+        """Forward and discount factor, cash dividends left out. Shape: broadcast."""
+        carry = 0.0 if self.on_future else self.rate - self.dividend
+        return np.asarray(spot * np.exp(carry * np.asarray(tau))), np.asarray(np.exp(-self.rate * np.asarray(tau)))
+
+    def forward_less_cash(self, spot: float, tau: float, now: int) -> tuple[float, float]:
+        """Forward and discount factor, the cash dividends that go ex before then taken out."""
+        away = 0.0
+        for ex, amount in self.market.dividends:
+            years = (ex - now) / NS_PER_YEAR
+            if 0.0 < years < tau:
+                away += amount * math.exp(-self.rate * years)
+        forward, discount = self.forward(spot - away, tau)
+        return float(forward), float(discount)
 
 
 class Legs:
@@ -162,20 +238,87 @@ class Legs:
         self.packed: Floats = np.empty((0, 5))
         self.packed_version = -1
         self.net: Callable[[float, Nanos], tuple[float, float]] = self._nothing
+        self.tilts: list[tuple[int, Floats]] = []
+        self.groups: list[Group] = []
 
     def __len__(self) -> int:
         return len(self.row)
 
     def pack(self) -> None:
         """Rebuild the columns the compiled kernel reads: vols changed."""
-        s, r = self.slice, self.row
-        self.packed = black.pack_slice(
-            strike=s.strike[r], expiry=s.expiry[r], vol=s.vol[r], cp=s.cp[r], weight=self.weight, epoch=s.epoch
-        )
+        s = self.slice
+        plain = ~s.early[self.row]
+        self.packed = self._columns(plain, self.weight)
+        self.tilts = self._tilts(plain) if s.smile_moves else []
+        self.groups = self._groups(~plain) if not plain.all() else []
         self.packed_version = s.vol_version
+
+    def _columns(self, chosen: NDArray[np.bool_], weight: Floats) -> Floats:
+        s, r = self.slice, self.row[chosen]
+        return black.pack_slice(
+            strike=s.strike[r],
+            expiry=s.expiry_clock[r],
+            vol=s.vol[r],
+            cp=s.cp[r],
+            weight=weight[chosen],
+            epoch=s.clock_epoch,
+        )
+
+    def _tilts(self, chosen: NDArray[np.bool_]) -> list[tuple[int, Floats]]:
+        """By expiry, the legs weighed by vol x slope: vega is S^2 vol tau gamma, so gammas of these sum to the smile's part."""
+        s = self.slice
+        weight = self.weight * s.vol[self.row] * s.slope[self.row]
+        ends = s.expiry_clock[self.row]
+        return [
+            (int(end) - s.clock_epoch, self._columns(chosen & (ends == end), weight)) for end in np.unique(ends[chosen])
+        ]
+
+    def _groups(self, chosen: NDArray[np.bool_]) -> list[Group]:
+        """The early-exercise legs by expiry."""
+        s = self.slice
+        ends = s.expiry_clock[self.row]
+        found = []
+        for end in np.unique(ends[chosen]):
+            legs = np.flatnonzero(chosen & (ends == end))
+            r = self.row[legs]
+            found.append(
+                Group(
+                    _exact_of(s, r),
+                    weight=self.weight[legs],
+                    vol=s.vol[r],
+                    slope=s.slope[r],
+                    cp=s.cp[r],
+                    strike=s.strike[r],
+                    expiry=int(end),
+                    anchor=int(end) - s.clock.at(s.marked_ts),
+                    cap=s.remark,
+                    jumps=[int(end) - ex for ex, _ in s.market.dividends],
+                )
+            )
+        return found
 
     def _nothing(self, spot: float, now: Nanos) -> tuple[float, float]:
         return 0.0, 0.0
+
+
+def _exact_of(s: Slice, rows: NDArray[np.int64]) -> Exact:
+    """The exact values of some contracts of a slice at the vols of this moment."""
+    strike, vol, cp = s.strike[rows], s.vol[rows], s.cp[rows]
+    expiry, style, market = s.expiry_clock[rows], s.american[rows], s.market
+
+    def exact(spots: Floats, remaining: NDArray[np.int64], chosen: NDArray[np.int64]) -> Unit:
+        return early_exercise.values(
+            market,
+            spots,
+            strike[chosen],
+            remaining,
+            vol[chosen],
+            cp=cp[chosen],
+            expiry=expiry[chosen],
+            style=style[chosen],
+        )
+
+    return exact
 
 
 class Valuation:
@@ -186,9 +329,16 @@ class Valuation:
             raise ConfigError("pricing.vol = 'fixed' needs pricing.vol_value")
         if settings.pricer == "table" and settings.table is None:
             raise ConfigError("pricing.pricer = 'table' needs [pricing.table]")
+        _refuse_contradictions(settings)
         self._universe = universe
         self._marks = marks
         self.settings = settings
+        self.on_alarm: Callable[[Alarm], None] = _nobody
+        self.surfaces: dict[str, Fitted] = {}
+        self._bars: dict[str, vol_sources.Known] = {}
+        self._chains: dict[str, tuple[int, smiles.Contracts]] = {}
+        self._check = None if settings.check is None else Check(settings.check)
+        self._told: dict[str, str] = {}
         self.slices: dict[str, Slice] = {}
         self._last_mark: dict[str, Decimal] = {}
         self._vol_marks = sorted(settings.vol_marks, key=lambda m: m.ts)
@@ -215,6 +365,7 @@ class Valuation:
                 ("sources", settings.sources),
                 ("rates", settings.rates),
                 ("dividends", settings.dividends),
+                ("cash_dividends", settings.cash_dividends),
             )
         }
         self.settings = msgspec.structs.replace(settings, **carried)
@@ -236,6 +387,19 @@ class Valuation:
             if mark is not None:
                 self._last_mark[new] = mark / ratio
             self._carry_quote(old, new, float(ratio))
+            self._scale_dividends(old, new, float(ratio))
+
+    def _scale_dividends(self, old: str, new: str, ratio: float) -> None:
+        """A split share pays a part of the dividend that was announced."""
+        known = self.settings.cash_dividends.get(old, ())
+        if not known or ratio == 1.0:
+            return
+        paid = tuple(item._replace(amount=item.amount / ratio) for item in known)
+        self.settings = msgspec.structs.replace(
+            self.settings, cash_dividends={**self.settings.cash_dividends, new: paid}
+        )
+        if new in self.slices:
+            self.slices[new].pay(paid)
 
     def _carry_quote(self, old: str, new: str, ratio: float) -> None:
         before, after = self._universe.get(old), self._universe.get(new)
@@ -291,12 +455,20 @@ class Valuation:
         self._note_quotes()
         if self.settings.pricer == "table":
             return False
-        if self.settings.vol == "implied":
-            changed = [self._solve(slice_, now) for slice_ in self.slices.values()]
-            return any(changed)
+        changed = self._new_vols(now)
+        if self.settings.smile.moves:
+            tilted = [self._tilt(slice_, now) for slice_ in self.slices.values()]
+            changed = changed or any(tilted)
+        if self._check is not None and self._check.is_due():
+            self._compare(now)
+        return changed
+
+    def _new_vols(self, now: Nanos) -> bool:
         if self.settings.vol == "marks_file":
             return self._take_vol_marks(now)
-        return False
+        mark = {"implied": self._solve, "surface": self._fit, "forecast": self._foresee}.get(self.settings.vol)
+        changed = [] if mark is None else [mark(slice_, now) for slice_ in self.slices.values()]
+        return any(changed)
 
     def _note_quotes(self) -> None:
         """Keep the last two-sided quote of every contract, as of the re-marks: what a mark is carried from."""
@@ -313,20 +485,43 @@ class Valuation:
         spot = self.spot(s.underlying)
         if math.isnan(spot) or not s.contracts or self.is_stale(s.underlying, now):
             return self._drop_old(s, now)
-        mids = self._marks.mids()[s.columns]
-        if self.settings.stale_after is not None:
-            mids = np.where(now - self._marks.quote_time_view[s.columns] > self.settings.stale_after, NAN, mids)
+        bid, ask = self._fresh_quotes(s.columns, now)
+        mids = np.where(bid <= ask, 0.5 * (bid + ask), NAN)
         tau = s.tau(now)
-        forward, discount = self._forward(s, spot, tau)
+        forward, discount = s.forward(spot, tau)
         vol, status = implied.vol(mids, forward, s.strike, tau, discount=discount, cp=s.cp)
         good = status == Status.OK
+        if s.has_early:
+            rows = np.flatnonzero(s.early)
+            vol[rows], good[rows] = early_exercise.implied_vols(
+                s.market,
+                mids[rows],
+                spot,
+                s.strike[rows],
+                s.expiry_clock[rows] - s.clock.at(now),
+                cp=s.cp[rows],
+                expiry=s.expiry_clock[rows],
+                style=s.american[rows],
+            )
+        return self._take_vols(s, vol, good, now)
+
+    def _take_vols(self, s: Slice, vol: Floats, good: NDArray[np.bool_], now: Nanos) -> bool:
+        """Mark the good rows at new vols; the others keep theirs with its age."""
         if not good.any():
             return self._drop_old(s, now)
         s.vol = np.where(good, vol, s.vol)
         s.vol_ts = np.where(good, now, s.vol_ts)
-        s.vol_version += 1
+        s.changed(now)
         self._drop_old(s, now)
         return True
+
+    def _fresh_quotes(self, columns: NDArray[np.int64], now: Nanos) -> tuple[Floats, Floats]:
+        """Bids and asks, NaN where older than `stale_after`. Shape: (columns,)."""
+        bid, ask = self._marks.bid_view[columns], self._marks.ask_view[columns]
+        if self.settings.stale_after is None:
+            return bid, ask
+        old = now - self._marks.quote_time_view[columns] > self.settings.stale_after
+        return np.where(old, NAN, bid), np.where(old, NAN, ask)
 
     def _drop_old(self, s: Slice, now: Nanos) -> bool:
         """Make a vol unknown once it is older than `vol_max_age`; True when one became so."""
@@ -336,7 +531,7 @@ class Valuation:
         old = (now - s.vol_ts > bound) & ~np.isnan(s.vol)
         if old.any():
             s.vol = np.where(old, NAN, s.vol)
-            s.vol_version += 1
+            s.changed(now)
         return bool(old.any())
 
     def _take_vol_marks(self, now: Nanos) -> bool:
@@ -350,15 +545,173 @@ class Valuation:
                     s.vol = s.vol.copy()
                     s.vol_ts = s.vol_ts.copy()
                     s.vol[row], s.vol_ts[row] = mark.vol, mark.ts
-                    s.vol_version += 1
+                    s.changed(now)
                     taken = True
         return taken
 
-    @staticmethod
-    def _forward(s: Slice, spot: float | Floats, tau: Floats) -> tuple[Floats, Floats]:
-        discount = np.exp(-s.rate * tau)
-        carry = 0.0 if s.on_future else s.rate - s.dividend
-        return np.asarray(spot * np.exp(carry * tau)), discount
+    # ------------------------------------------------------------------ surface, forecast, smile rule, second pricer
+
+    def _contracts(self, s: Slice) -> smiles.Contracts:
+        """Every option on the underlying that the run knows, whether it is valued or not."""
+        known = self._chains.get(s.underlying)
+        if known is not None and known[0] == len(self._universe):
+            return known[1]
+        items = [i for i in self._universe if isinstance(i, OptionContract) and i.underlying == s.underlying]
+        items.sort(key=lambda item: item.id)
+        found = smiles.Contracts(
+            columns=np.array([self._universe.index(i.id) for i in items], dtype=np.int64),
+            strike=np.array([float(i.strike) for i in items]),
+            cp=np.array([float(i.cp) for i in items]),
+            expiry=np.array([s.clock.at(i.expiry) for i in items], dtype=np.int64),
+            ends=np.array([i.expiry for i in items], dtype=np.int64),
+            american=np.array([s.takes_early and i.style == "american" for i in items], dtype=bool),
+        )
+        self._chains[s.underlying] = len(self._universe), found
+        return found
+
+    def _smiles(self, s: Slice, spot: float, now: Nanos) -> smiles.Smiles:
+        contracts = self._contracts(s)
+        bid, ask = self._fresh_quotes(contracts.columns, now)
+        at = s.clock.at(now)
+        return smiles.read_smiles(
+            contracts,
+            bid,
+            ask,
+            spot=spot,
+            now=at,
+            market=s.market,
+            forwards=lambda S, T: s.forward_less_cash(S, T, at),
+        )
+
+    def _fit(self, s: Slice, now: Nanos) -> bool:
+        """Mark every contract on a surface of the chain; the last good one is carried, with its age, when none fits."""
+        spot = self.spot(s.underlying)
+        if not s.contracts:
+            return False
+        if math.isnan(spot) or self.is_stale(s.underlying, now):
+            return self._drop_old(s, now)
+        read = self._smiles(s, spot, now)
+        made, why = smiles.fit_surface(read, self.settings.surface, spot=spot)
+        if made is None:
+            self._tell("surface_fit", s.underlying, now, f"{why}; the last good surface is carried")
+            return self._drop_old(s, now)
+        self._told.pop(f"surface_fit {s.underlying}", None)
+        before = self.surfaces.get(s.underlying)
+        seen = frozenset(read) | (before.expiries if before is not None else frozenset())
+        self.surfaces[s.underlying] = Fitted(now, spot, made, seen)
+        tau = s.tau(now)
+        vol = made.vol(s.strike, tau)
+        # an expiry that had quotes and has none now keeps its vols: between its neighbours it would jump
+        lost = np.array([int(end) in seen and int(end) not in read for end in s.expiry_clock])
+        with np.errstate(all="ignore"):
+            skew = made.skew(tau, k=np.log(s.strike / made.forward(tau)))
+        good = np.isfinite(vol) & (vol > 0.0) & ~lost
+        s.skew = np.where(good, skew, s.skew)
+        return self._take_vols(s, vol, good, now)
+
+    def _foresee(self, s: Slice, now: Nanos) -> bool:
+        """Mark every contract at the vol its source forecasts from bars that have ended."""
+        settings = self.settings.forecast
+        assert settings is not None  # checked in the constructor
+        bars = self._bars.get(s.underlying)
+        if bars is None:
+            bars = self._bars[s.underlying] = vol_sources.bars_of(settings, s.underlying)
+        spot = self.spot(s.underlying)
+        if not self.is_stale(s.underlying, now):
+            bars.observe(now, spot)
+        if not s.contracts:
+            return False
+        known, gaps = bars.known(now)
+        tau = s.tau(now)
+        opened, high, low, close = np.array([bar[1:] for bar in known], dtype=np.float64).reshape(len(known), 4).T
+        found = settings.source.vols(
+            VolInput(
+                underlying=s.underlying,
+                now=now,
+                interval=settings.interval,
+                periods_per_year=settings.periods_per_year.get(s.underlying, NS_PER_YEAR / settings.interval),
+                ts=np.array([bar.ts for bar in known], dtype=np.int64),
+                open=opened,
+                high=high,
+                low=low,
+                close=close,
+                returns=vol_sources.close_returns(known, settings.interval, gaps=gaps),
+                strike=s.strike,
+                cp=s.cp,
+                tau=tau,
+                forward=s.forward(spot, tau)[0],
+            )
+        )
+        vol = np.broadcast_to(np.asarray(found, dtype=np.float64), s.strike.shape)
+        return self._take_vols(s, vol, np.isfinite(vol) & (vol > 0.0), now)
+
+    def _tilt(self, s: Slice, now: Nanos) -> bool:
+        """Fix d vol / d spot of every contract at this re-mark; True when it changed."""
+        spot = self.spot(s.underlying)
+        if not s.contracts or math.isnan(spot) or self.is_stale(s.underlying, now):
+            return False
+        rule = self.settings.smile
+        tau = s.tau(now)
+        if rule.reads_skew and self.settings.vol != "surface":
+            read = self._smiles_to_read(s, spot, now)
+            skew = smiles.local_skews(read, s.strike, s.expiry_clock)
+            s.skew = np.where(np.isfinite(skew), skew, s.skew)
+        forward = s.forward(spot, tau)[0]
+        delta = self.units(s, spot, now, s.vol, second=False).delta if rule.kind == "minimum_variance" else s.strike
+        slope = smiles.vol_slopes(rule, smiles.Legs(s.strike, tau, s.vol, delta, forward), s.skew, spot=spot)
+        slope = np.where(tau > 0.0, slope, 0.0)
+        if np.array_equal(slope, s.slope, equal_nan=True):
+            return False
+        s.slope = slope
+        s.changed(now)
+        return True
+
+    def _smiles_to_read(self, s: Slice, spot: float, now: Nanos) -> smiles.Smiles:
+        """The chain's quotes; for supplied vols, these vols themselves."""
+        if self.settings.vol == "implied":
+            return self._smiles(s, spot, now)
+        tau = s.tau(now)
+        found = {}
+        for end in np.unique(s.expiry_clock):
+            rows = np.flatnonzero((s.expiry_clock == end) & np.isfinite(s.vol) & (tau > 0.0))
+            if rows.size:
+                T = float(tau[rows[0]])
+                forward = float(s.forward(spot, T)[0])
+                found[int(end)] = smiles.of_vols(s.strike[rows], s.vol[rows], forward=forward, tau=T)
+        return found
+
+    def _compare(self, now: Nanos) -> None:
+        """Value the contracts a second way; alarm where price or delta differ by more than is allowed."""
+        assert self._check is not None
+        for s in self.slices.values():
+            spot = self.spot(s.underlying)
+            if not s.contracts or math.isnan(spot):
+                continue
+            units = self.units(s, spot, now, s.vol, second=False)
+            alive = (s.expiry > now) & np.isfinite(units.price) & np.isfinite(s.vol)
+            second = self._check.second(
+                s.market,
+                spot,
+                s.strike,
+                s.expiry_clock - s.clock.at(now),
+                s.vol,
+                cp=s.cp,
+                expiry=s.expiry_clock,
+                style=np.array([c.style == "american" for c in s.contracts]),
+                alive=alive,
+            )
+            for text in self._check.news([c.id for c in s.contracts], units.price, units.delta, second, spot=spot):
+                self.on_alarm(
+                    Alarm(code="model_disagreement", text=text, ts=now, underlying=s.underlying, action="none")
+                )
+
+    def _tell(self, code: str, underlying: str, now: Nanos, text: str) -> None:
+        """Alarm once per reason, until it is over."""
+        key = f"{code} {underlying}"
+        if self._told.get(key) == text:
+            return
+        self._told[key] = text
+        self.on_alarm(Alarm(code=code, text=f"{underlying}: {text}", ts=now, underlying=underlying, action="none"))
 
     # ------------------------------------------------------------------ Greeks
 
@@ -367,8 +720,42 @@ class Valuation:
         slice_ = self.slice(underlying)
         legs = Legs(slice_, quantities)
         if len(legs):
-            legs.net = self._table_net(legs) if self.settings.pricer == "table" else self._european_net(legs)
+            if self.settings.pricer == "table":
+                legs.net = self._table_net(legs)
+            elif slice_.has_early or slice_.smile_moves or bool(self.settings.trading):
+                legs.net = self._modelled_net(legs)
+            else:
+                legs.net = self._european_net(legs)
         return legs
+
+    def _modelled_net(self, legs: Legs) -> Callable[[float, Nanos], tuple[float, float]]:
+        """Net delta with the smile's part, and gamma: European legs by the kernel, early-exercise ones from cells."""
+        kernel = black.slice_kernel()
+        s = legs.slice
+        rate, epoch, clock = s.rate, s.clock_epoch, s.clock
+        parity = s.price_column != s.column
+        dividend = s.rate if s.on_future else s.dividend
+
+        def net(spot: float, now: Nanos) -> tuple[float, float]:
+            if legs.packed_version != s.vol_version:
+                legs.pack()
+            at = clock.at(now)
+            delta, gamma = kernel(spot, at - epoch, legs.packed, rate, dividend) if len(legs.packed) else (0.0, 0.0)
+            for end, columns in legs.tilts:
+                left = (end - (at - epoch)) / NS_PER_YEAR
+                delta += spot * spot * left * kernel(spot, at - epoch, columns, rate, dividend)[1]
+            for group in legs.groups:
+                more, curve = group.net(spot, group.expiry - at)
+                delta += more
+                gamma += curve
+            if delta != delta or gamma != gamma:  # noqa: PLR0124  NaN test
+                return NAN, NAN
+            if parity:
+                ratio = self.price_ratio(s)
+                return delta * ratio, gamma * ratio * ratio
+            return delta, gamma
+
+        return net
 
     def _european_net(self, legs: Legs) -> Callable[[float, Nanos], tuple[float, float]]:
         kernel = black.slice_kernel()
@@ -400,16 +787,60 @@ class Valuation:
 
         return net
 
-    def units(self, s: Slice, spot: float | Floats, now: Nanos | NDArray[np.int64], vol: Floats) -> UnitGreeks:
-        """Values per unit of underlying. Shape: spot and now () or (n, 1); vol (contracts,) or (n, contracts)."""
-        tau = np.asarray((s.expiry - now) / NS_PER_YEAR)
+    def units(
+        self,
+        s: Slice,
+        spot: float | Floats,
+        now: Nanos | NDArray[np.int64],
+        vol: Floats,
+        *,
+        second: bool = True,
+    ) -> UnitGreeks:
+        """Values per unit of underlying at vols that stand still, by exact evaluation; theta and charm per year of the clock.
+
+        Without `second` the vanna, volga and charm of early-exercise contracts are left out (NaN): they cost most.
+        Shape: spot and now () or (n, 1), now also (n, contracts); vol (contracts,) or (n, contracts).
+        """
         if self.settings.pricer == "table":
             return self._table_units(s, np.asarray(spot), np.asarray(now))
+        remaining = s.expiry_clock - s.clock.of(now)
+        tau = np.asarray(remaining / NS_PER_YEAR)
         if s.on_future:
             g = black.black76(spot, s.strike, tau, vol, cp=s.cp, rate=s.rate)
         else:
             g = black.bsm(spot, s.strike, tau, vol, rate=s.rate, dividend=s.dividend, cp=s.cp)
-        return UnitGreeks(g.price, g.delta, g.gamma, g.vega, g.theta, g.rho, g.vanna, g.volga, g.charm)
+        plain = UnitGreeks(g.price, g.delta, g.gamma, g.vega, g.theta, g.rho, g.vanna, g.volga, g.charm)
+        return self._with_early(s, plain, np.asarray(spot), remaining, vol, second=second) if s.has_early else plain
+
+    @staticmethod
+    def _with_early(
+        s: Slice, plain: UnitGreeks, spot: Floats, remaining: NDArray[np.int64], vol: Floats, *, second: bool
+    ) -> UnitGreeks:
+        """The same with the early-exercise contracts' columns replaced."""
+        rows = np.flatnonzero(s.early)
+        shape = plain.price.shape
+        S, v = np.broadcast_to(spot, shape)[..., rows], np.broadcast_to(vol, shape)[..., rows]
+        left = np.broadcast_to(remaining, shape)[..., rows]
+        strike, cp, expiry, style = s.strike[rows], s.cp[rows], s.expiry_clock[rows], s.american[rows]
+        found = early_exercise.values(s.market, S, strike, left, v, cp=cp, expiry=expiry, style=style)
+        columns = [column.copy() for column in plain]
+        for column, values in zip(columns, found, strict=False):
+            column[..., rows] = values
+        if second:
+            cross = early_exercise.second_order(s.market, S, strike, left, v, cp=cp)
+            for column, values in zip(columns[6:], cross, strict=True):
+                column[..., rows] = values
+        else:
+            for column in columns[6:]:
+                column[..., rows] = NAN
+        return UnitGreeks._make(columns)
+
+    def total_delta(self, s: Slice, units: UnitGreeks, slope: Floats | None = None) -> Floats:
+        """Delta with what the smile rule adds: delta + vega d vol/d spot. Shape: as `units.delta`."""
+        if not s.smile_moves:
+            return units.delta
+        tilt = s.slope if slope is None else slope
+        return np.asarray(units.delta + np.where(tilt == 0.0, 0.0, units.vega * tilt))
 
     def _table_units(self, s: Slice, spot: Floats, now: NDArray[np.int64]) -> UnitGreeks:
         table = self.settings.table
@@ -464,6 +895,7 @@ class Valuation:
         if not len(legs):
             return Greeks()
         u = self.contract_greeks(legs.slice.underlying, now)
+        u = u._replace(delta=self.total_delta(legs.slice, u))
         w, r = legs.weight, legs.row
         alive = legs.slice.expiry[r] > now
         total = {name: float(np.sum(np.where(alive, getattr(u, name)[r] * w, 0.0))) for name in u._fields}
@@ -483,7 +915,18 @@ class Valuation:
             for r in legs.row
             if math.isnan(s.vol[r]) and s.expiry[r] > now and self.settings.pricer != "table"
         ]
-        return f"no vol for {', '.join(missing)}" if missing else ""
+        if missing:
+            return self._why_no_vol(s, missing)
+        return _why_no_model(s, legs, now)
+
+    def _why_no_vol(self, s: Slice, missing: list[str]) -> str:
+        doubled = _double_boundary(s)
+        if doubled:
+            return f"no vol for {', '.join(missing)}: {doubled}"
+        if self.settings.vol == "forecast" and self.settings.forecast is not None:
+            name = self.settings.forecast.source.name
+            return f"no vol for {', '.join(missing)}: forecast {name!r} has not seen enough of {s.underlying}"
+        return f"no vol for {', '.join(missing)}"
 
     def mark(self, instrument: str, now: Nanos) -> Decimal | None:
         """The exact mark of anything: an option's last valid quote middle carried, else its model value; or a price.
@@ -555,7 +998,56 @@ class Valuation:
         """Years to the expiry of the weight-largest leg."""
         if not len(legs):
             return NAN
-        return float((legs.slice.expiry[int(legs.row[int(np.argmax(np.abs(legs.weight)))])] - now) / NS_PER_YEAR)
+        return float(legs.slice.tau(now)[int(legs.row[int(np.argmax(np.abs(legs.weight)))])])
+
+
+class Fitted(NamedTuple):
+    """A surface in use: when and at what spot it was fitted, and the expiries that ever had quotes."""
+
+    ts: Nanos
+    spot: float
+    surface: Surface
+    expiries: frozenset[int]
+
+
+def _nobody(alarm: Alarm) -> None:
+    """Where alarms go until somebody listens."""
+
+
+def _double_boundary(s: Slice) -> str:
+    """The name of what the rates make impossible, empty when nothing."""
+    q = s.rate if s.on_future else s.dividend
+    if s.takes_early and (q < s.rate < 0.0 or s.rate < q < 0.0):
+        return f"rate {s.rate:g} and yield {q:g} give an American option two exercise boundaries, which no pricer here solves"
+    return ""
+
+
+def _why_no_model(s: Slice, legs: Legs, now: Nanos) -> str:
+    """Why legs with a vol have no value or no slope, in words; empty when they have."""
+    alive = legs.row[s.expiry[legs.row] > now]
+    untilted = [s.contracts[r].id.replace("  ", " ") for r in alive if math.isnan(s.slope[r])]
+    if untilted:
+        return f"no smile to tilt the delta of {', '.join(untilted)} by: too few quoted strikes of its expiry"
+    return _double_boundary(s) if any(s.american[r] for r in alive) else ""
+
+
+def _refuse_contradictions(settings: ValuationSettings) -> None:
+    """Refuse by name what would be valued wrongly without a word."""
+    rule, vol = settings.smile, settings.vol
+    if rule.moves and settings.pricer == "table":
+        raise ConfigError(f"pricing.smile = {rule.kind!r}: the supplied delta table knows no vol; use 'sticky_strike'")
+    if rule.moves and vol in {"fixed", "forecast"}:
+        raise ConfigError(
+            f"pricing.smile = {rule.kind!r}: pricing.vol = {vol!r} has one vol and no skew; use 'sticky_strike'"
+        )
+    if vol == "forecast" and settings.forecast is None:
+        raise ConfigError("pricing.vol = 'forecast' needs [pricing.forecast]")
+    if settings.cash_dividends and settings.pricer != "american":
+        raise ConfigError("pricing.cash_dividends: only pricer = 'american' values them; state a yield for the others")
+    if settings.cash_dividends and settings.trading:
+        raise ConfigError(
+            "pricing.cash_dividends: an ex-date is an instant of ACT/365 time; expected day_count = 'act365'"
+        )
 
 
 def _table_at(table: DeltaTable, spot: Floats) -> tuple[Floats, Floats, Floats]:
