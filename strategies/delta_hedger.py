@@ -61,6 +61,7 @@ class ToTheHedge:
     name = "no options left"
     interval: Nanos | None = None
     needs_ticks = True
+    needs_terms = False
 
     def band(self, x: BandInput) -> Band:
         """A point. Shape: as `x.want`."""

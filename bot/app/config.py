@@ -52,10 +52,16 @@ SECRETS_DIR: Final = "EVENKEEL_SECRETS_DIR"
 MAX_FILE_BYTES: Final = 1_000_000
 MAX_SYNTHETIC_STEPS: Final = 200_000_000
 
+POLICY_KINDS: Final = (
+    *("none", "static", "fixed_interval", "delta_band", "move_band", "leland_delta", "hoggard_whalley_wilmott"),
+    *("whalley_wilmott", "fixed_fee_band", "zakamouline", "almgren_li_speed"),
+    *("min_var_delta", "bartlett_delta", "pin_guard", "callable"),
+)
+"""The kinds of policy that are built in."""
 _PLUGIN: Final = "plugin"
 _BUILT_IN: Final = (
     *("replay", "synthetic", "dataset", "paper", "delta_hedger"),
-    *("none", "static", "fixed_interval", "delta_band"),
+    *POLICY_KINDS,
 )
 _TAG: Final = "kind:"
 _SECRET_WORD = re.compile(
@@ -883,6 +889,11 @@ class Hedge(Section):
     lot: Positive | None = Field(default=None, description="smallest quantity, where the known one is not meant")
     rounding: Literal["nearest", "toward_zero"] = Field(default="nearest", description="of a target to whole lots")
     spread: Spread | None = Field(default=None, description="the touch of this instrument; [broker] spread when absent")
+    cost: Share | None = Field(
+        default=None,
+        description="one-way cost as a fraction of notional, for policies that weigh it; absent: half the spread and the "
+        "proportional fees of [broker]",
+    )
 
     @field_validator("beta")
     @classmethod
@@ -926,6 +937,185 @@ class DeltaBandPolicy(Kinded):
     )
 
 
+class MoveBandPolicy(Kinded):
+    """Back to the target when the price has moved far enough since the last hedge."""
+
+    kind: Literal["move_band"]
+    pct: Annotated[Number, Field(gt=0, le=100)] | None = Field(default=None, description="per cent of the price")
+    deviations: Annotated[Number, Field(gt=0, le=100)] | None = Field(
+        default=None, validate_default=True, description="standard deviations of a move over `per`; instead of pct"
+    )
+    per: Interval = Field(default=parse_span("1d"), description="the time whose ordinary move is one deviation")
+
+    @field_validator("deviations")
+    @classmethod
+    def _one_of_two(cls, value: float | None, info: ValidationInfo) -> float | None:
+        return _one_of(value, info, "pct")
+
+
+class LelandDeltaPolicy(Kinded):
+    """At each interval to the delta at Leland's vol: raised for short options by the cost of hedging, lowered for long."""
+
+    kind: Literal["leland_delta"]
+    interval: Interval = Field(description="time between two hedges")
+    side: Literal["own", "short", "long"] = Field(
+        default="own",
+        description="whose costs move the vol: each leg's by its own sign, or all legs as short, or as long",
+    )
+
+
+class HoggardWhalleyWilmottPolicy(Kinded):
+    """At each interval to the delta at a vol moved by the cost of hedging: up where the book is short gamma, else down."""
+
+    kind: Literal["hoggard_whalley_wilmott"]
+    interval: Interval = Field(description="time between two hedges")
+
+
+class _AversePolicy(Kinded):
+    """A policy that weighs cost against risk: one of `risk_aversion` and `tolerance` says how."""
+
+    risk_aversion: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
+        default=None, description="absolute, of exponential utility, in 1 / base currency"
+    )
+    tolerance: Annotated[Number, Field(gt=0, le=1e15)] | None = Field(
+        default=None,
+        validate_default=True,
+        description="instead of risk_aversion: the standard deviation of the book's P&L, in base currency, that is worth one "
+        "unit of currency to be rid of; the aversion is 2 / tolerance^2",
+    )
+
+    @field_validator("tolerance")
+    @classmethod
+    def _one_of_two(cls, value: float | None, info: ValidationInfo) -> float | None:
+        return _one_of(value, info, "risk_aversion")
+
+    def settings(self) -> dict[str, Any]:
+        """The keys of the policy, the aversion told as one."""
+        found = super().settings()
+        tolerance = found.pop("tolerance", None)
+        return found if tolerance is None else found | {"risk_aversion": 2.0 / tolerance**2}
+
+
+_Scale: TypeAlias = Annotated[Number, Field(gt=0, le=1000)]
+
+
+class WhalleyWilmottPolicy(_AversePolicy):
+    """Trade when the net delta leaves the asymptotically optimal band of Whalley and Wilmott."""
+
+    kind: Literal["whalley_wilmott"]
+    scale: _Scale = Field(default=1.0, description="multiple of the formula's width")
+    to: Literal["edge", "centre"] = Field(
+        default="edge", description="trade to the band's nearest edge, or to the target"
+    )
+
+
+class FixedFeeBandPolicy(_AversePolicy):
+    """Trade when the net delta leaves the band that a fee a trade asks for, to its inner line."""
+
+    kind: Literal["fixed_fee_band"]
+    fee: Annotated[Number, Field(ge=0, le=1e9)] | None = Field(
+        default=None, description="currency per trade, whatever its size; absent: the fees per order of [broker]"
+    )
+
+
+class ZakamoulinePolicy(_AversePolicy):
+    """Trade when the net delta at Zakamouline's vol leaves his band."""
+
+    kind: Literal["zakamouline"]
+    scale: _Scale = Field(default=1.0, description="multiple of the formula's width")
+    to: Literal["edge", "centre"] = Field(
+        default="edge", description="trade to the band's nearest edge, or to the target"
+    )
+
+
+class AlmgrenLiSpeedPolicy(_AversePolicy):
+    """At each interval the share of the gap that the optimal speed under temporary impact would trade."""
+
+    kind: Literal["almgren_li_speed"]
+    impact: Annotated[Number, Field(gt=0, le=1e12)] = Field(
+        description="price concession in currency per unit when trading one unit a year: p for q units a day is p / (365 q)"
+    )
+    interval: Interval = Field(description="time between two trades")
+    horizon: Interval | None = Field(
+        default=None, description="time over which the gap matters; absent: the book's time to expiry"
+    )
+
+
+class MinVarDeltaPolicy(Kinded):
+    """Another policy around the minimum-variance delta: it counts how vols move with the price."""
+
+    kind: Literal["min_var_delta"]
+    inner: PolicyConfig = Field(description="when and how much it trades")
+    a: Number | None = Field(
+        default=None, description="of Hull and White's slope (a + b delta + c delta^2) / (S sqrt(tau))"
+    )
+    b: Number | None = Field(default=None, description="of the same")
+    c: Number | None = Field(default=None, description="of the same")
+    stickiness: Annotated[Number, Field(ge=-10, le=10)] | None = Field(
+        default=None, description="instead of a, b, c: 0 sticky delta, 1 sticky strike, 2 local vol, or as estimated"
+    )
+    skew: Annotated[Number, Field(ge=-10, le=10)] | None = Field(
+        default=None, description="with stickiness: vol per unit of ln K at the strikes held, below zero in equities"
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """The keys of the policy, the inner one as a table of its own kind."""
+        return super().settings() | {"inner": self.inner}
+
+
+class BartlettDeltaPolicy(Kinded):
+    """Another policy around Bartlett's delta of a SABR smile."""
+
+    kind: Literal["bartlett_delta"]
+    inner: PolicyConfig = Field(description="when and how much it trades")
+    rho: Annotated[Number, Field(ge=-0.999, le=0.999)] = Field(description="correlation of price and vol")
+    nu: Annotated[Number, Field(ge=0, le=20)] = Field(description="vol of vol, per square root of a year")
+    beta: Share = Field(default=1.0, description="exponent of the price")
+
+    def settings(self) -> dict[str, Any]:
+        """The keys of the policy, the inner one as a table of its own kind."""
+        return super().settings() | {"inner": self.inner}
+
+
+class PinGuardPolicy(Kinded):
+    """Another policy, held back near expiry while the price is at a strike."""
+
+    kind: Literal["pin_guard"]
+    inner: PolicyConfig = Field(description="when and how much it trades")
+    within: Interval = Field(description="time to expiry from which a leg may be pinned")
+    distance: Annotated[Number, Field(ge=0, le=1e12)] = Field(
+        default=0.0, description="pinned when the price is this near to the strike, in price units"
+    )
+    deviations: Annotated[Number, Field(ge=0, le=100)] = Field(
+        default=0.0, description="or this near in standard deviations of the move that is left"
+    )
+    action: Literal["freeze", "cap", "half"] = Field(
+        default="half", description="while pinned: hold, keep the hedge within `cap`, or hedge half of the pinned leg"
+    )
+    cap: Annotated[Number, Field(ge=0, le=1e12)] | None = Field(
+        default=None, description="greatest hedge while pinned, in units of the underlying, of action = 'cap'"
+    )
+
+    @field_validator("cap")
+    @classmethod
+    def _only_to_cap(cls, value: float | None, info: ValidationInfo) -> float | None:
+        return _only_with(value, info, "action", ("cap",))  # type: ignore[no-any-return]  # a float or None, as given
+
+    def settings(self) -> dict[str, Any]:
+        """The keys of the policy, the inner one as a table of its own kind."""
+        return super().settings() | {"inner": self.inner}
+
+
+class CallablePolicy(Kinded):
+    """A function of yours, or a learned network, as the rule. Its module must be allowed under [plugins]."""
+
+    kind: Literal["callable"]
+    function: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] = Field(
+        description='where it is: "module:function"; it takes a BandInput and gives (lo, hi) or (lo, hi, to)'
+    )
+    interval: Interval | None = Field(default=None, description="asked at these beats only; absent: at every quote")
+
+
 class PluginPolicy(Plugin):
     """A policy that a plug-in, or a later release, brings."""
 
@@ -935,9 +1125,22 @@ PolicyConfig: TypeAlias = Annotated[
     | Annotated[StaticPolicy, Tag(_TAG + "static")]
     | Annotated[FixedIntervalPolicy, Tag(_TAG + "fixed_interval")]
     | Annotated[DeltaBandPolicy, Tag(_TAG + "delta_band")]
+    | Annotated[MoveBandPolicy, Tag(_TAG + "move_band")]
+    | Annotated[LelandDeltaPolicy, Tag(_TAG + "leland_delta")]
+    | Annotated[HoggardWhalleyWilmottPolicy, Tag(_TAG + "hoggard_whalley_wilmott")]
+    | Annotated[WhalleyWilmottPolicy, Tag(_TAG + "whalley_wilmott")]
+    | Annotated[FixedFeeBandPolicy, Tag(_TAG + "fixed_fee_band")]
+    | Annotated[ZakamoulinePolicy, Tag(_TAG + "zakamouline")]
+    | Annotated[AlmgrenLiSpeedPolicy, Tag(_TAG + "almgren_li_speed")]
+    | Annotated[MinVarDeltaPolicy, Tag(_TAG + "min_var_delta")]
+    | Annotated[BartlettDeltaPolicy, Tag(_TAG + "bartlett_delta")]
+    | Annotated[PinGuardPolicy, Tag(_TAG + "pin_guard")]
+    | Annotated[CallablePolicy, Tag(_TAG + "callable")]
     | Annotated[PluginPolicy, Tag(_TAG + _PLUGIN)],
-    Discriminator(_kinds("none", "static", "fixed_interval", "delta_band")),
+    Discriminator(_kinds(*POLICY_KINDS)),
 ]
+for _wrapper in (MinVarDeltaPolicy, BartlettDeltaPolicy, PinGuardPolicy):
+    _wrapper.model_rebuild()  # each holds a policy of any kind, itself among them
 
 
 class DeltaHedgerConfig(Kinded):
@@ -1284,6 +1487,14 @@ def _only_with(value: Any, info: ValidationInfo, key: str, needs: tuple[str, ...
     if value is not None and chosen is not None and chosen not in needs:
         allowed = " or ".join(repr(item) for item in needs)
         raise ValueError(f"expected only with {key} = {allowed}, found {key} = {chosen!r}")
+    return value
+
+
+def _one_of(value: float | None, info: ValidationInfo, other: str) -> float | None:
+    """The value when exactly one of it and another key was given; the other's own fault is not told twice."""
+    if other in info.data and (value is None) == (info.data[other] is None):
+        found = "neither" if value is None else "both"
+        raise ValueError(f"expected one of {other} and {info.field_name}, found {found}")
     return value
 
 

@@ -5,6 +5,7 @@ Law: everything a run could stumble over in its inputs is found here, before any
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +23,7 @@ from bot.app.marks_file import read_vol_marks
 from bot.app.plugins import Group, load, typed_options
 from bot.core.errors import BookError, ConfigError, NotDelivered, PluginError
 from bot.core.events import FeedEvent
+from bot.core.hedge_cost import CostEstimate, EstimatedHedge
 from bot.core.ports import (
     BindsUniverse,
     Broker,
@@ -32,12 +34,14 @@ from bot.core.ports import (
     HedgePolicy,
     InLoopBroker,
     ListsInstruments,
+    Prepares,
+    ShapesDelta,
     Strategy,
 )
 from bot.domain.calendar import Sessions
-from bot.domain.instruments import Index, Instrument, OptionContract, Universe
+from bot.domain.instruments import Index, Instrument, OptionContract, Perpetual, Universe
 from bot.domain.market import TradeBatch
-from bot.domain.units import DAYS_PER_YEAR, NS_PER_DAY, Nanos, iso, utc_date
+from bot.domain.units import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MINUTE, Nanos, iso, utc_date, years_between
 from bot.engine import limits
 from bot.engine.account import Account
 from bot.engine.journal import Header, JournalWriter
@@ -403,15 +407,47 @@ def _kind(item: Instrument) -> str:
 
 
 def make_policy(policy: Any, config: configs.Config) -> HedgePolicy:
-    """The policy of a table with its `kind`."""
+    """The policy of a table with its `kind`; one around another with the other made first."""
     factory = find_factory("policies", policy.kind, config)
+    settings = policy.settings()
+    if isinstance(settings.get("inner"), configs.Kinded):
+        settings["inner"] = make_policy(settings["inner"], config)
+    if isinstance(policy, configs.CallablePolicy):
+        refuse_unallowed(policy.function, config)
+    if isinstance(policy, configs.FixedFeeBandPolicy) and policy.fee is None:
+        settings["fee"] = fee_of_orders(config)
     try:
-        made = factory(**policy.settings())
+        made = factory(**settings)
     except (TypeError, ValueError) as fault:
         raise ConfigError(f"{config.path.name}: policy {policy.kind!r}: {fault}") from fault
     if not isinstance(made, HedgePolicy):
         raise ConfigError(f"{config.path.name}: policy {policy.kind!r} does not satisfy the HedgePolicy protocol")
+    if config.pricing.pricer == "table" and isinstance(made, ShapesDelta | Prepares):
+        raise ConfigError(
+            f"{config.path.name}: policy {policy.kind!r}: expected vols of the legs, which pricing.pricer = 'table' has not"
+        )
     return made
+
+
+def refuse_unallowed(function: str, config: configs.Config) -> None:
+    """Refuse a "module:function" whose module the config does not allow by name: nothing else is imported."""
+    module = function.partition(":")[0]
+    if module not in config.plugins.allow:
+        raise PluginError(
+            f"{config.path.name}: policy 'callable': function {function!r}: not allowed; add {module!r} to allow under "
+            "[plugins]"
+        )
+
+
+def fee_of_orders(config: configs.Config) -> float:
+    """What one order pays whatever its size, the same for every hedge; ConfigError when the hedges differ."""
+    fees = {cost_estimate(hedge, config).ticket for hedge in config.hedges}
+    if len(fees) > 1:
+        raise ConfigError(
+            f"{config.path.name}: policy 'fixed_fee_band': fee: expected one, since the hedges pay different fees per "
+            f"order ({', '.join(f'{fee:g}' for fee in sorted(fees))})"
+        )
+    return fees.pop() if fees else 0.0
 
 
 def make_strategy(entry: Any, config: configs.Config, policy: HedgePolicy | None) -> Strategy:
@@ -440,18 +476,63 @@ def make_strategy(entry: Any, config: configs.Config, policy: HedgePolicy | None
 def hedges_of(config: configs.Config, chosen: Sequence[str]) -> list[Hedge]:
     """The [[hedges]] a strategy uses: those of the chosen underlyings, all when it names none."""
     ids = {resolve_instrument(text).id for text in chosen}
-    found = [
-        Hedge(
-            underlying=resolve_instrument(hedge.underlying).id,
-            instrument=resolve_instrument(hedge.instrument).id,
-            target_delta=hedge.target_delta,
-            beta=hedge.beta,
-            lot=hedge.lot,
-            toward_zero=hedge.rounding == "toward_zero",
-        )
-        for hedge in config.hedges
-    ]
+    found = [hedge_of(hedge, config) for hedge in config.hedges]
     return [hedge for hedge in found if not ids or hedge.underlying in ids]
+
+
+def hedge_of(hedge: configs.Hedge, config: configs.Config) -> Hedge:
+    """One [[hedges]] entry; without a cost of its own, with the estimate that stands for it."""
+    known: dict[str, Any] = {
+        "underlying": resolve_instrument(hedge.underlying).id,
+        "instrument": resolve_instrument(hedge.instrument).id,
+        "target_delta": hedge.target_delta,
+        "beta": hedge.beta,
+        "lot": hedge.lot,
+        "toward_zero": hedge.rounding == "toward_zero",
+    }
+    estimate = cost_estimate(hedge, config)
+    if hedge.cost is not None:
+        estimate = CostEstimate(fraction=hedge.cost, ticket=estimate.ticket)
+    return EstimatedHedge(**known, cost=estimate.fraction, estimate=estimate)
+
+
+def cost_estimate(hedge: configs.Hedge, config: configs.Config) -> CostEstimate:
+    """What one way of trading a hedge instrument is expected to take, from [broker] and the hedge's own spread.
+
+    Half the spread (quoted, assumed, or k vol sqrt(interval) where the vol is given), the fees in basis points and per
+    contract, and apart the fees per order. Left out: minima and caps, impact, a volatility spread whose vol is measured,
+    and the fees per contract of inverse contracts. A plug-in broker's fees are not known: half the quoted spread.
+    """
+    broker = config.broker
+    if not isinstance(broker, configs.PaperBroker):
+        return CostEstimate(quoted=True)
+    item = resolve_instrument(hedge.instrument)
+    multiplier = float(hedge.multiplier or item.multiplier)
+    spread = hedge.spread if hedge.spread is not None else broker.spread
+    fraction, per_unit = assumed_half(spread, tick=hedge.tick if hedge.tick is not None else item.tick)
+    ticket = 0.0
+    for fee in broker.commission:
+        if fee.applies_to and not {_kind(item), item.id} & set(map(_product, fee.applies_to)):
+            continue
+        fraction += 1e-4 * float(fee.bp or 0)
+        ticket += float(fee.amount or 0)
+        if not (isinstance(item, Perpetual) and item.inverse):
+            per_unit += float(fee.rate or 0) / multiplier
+    return CostEstimate(fraction=fraction, per_unit=per_unit, quoted=spread.kind == "quoted", ticket=max(ticket, 0.0))
+
+
+def assumed_half(spread: configs.Spread, *, tick: Decimal | None) -> tuple[float, float]:
+    """Half an assumed spread as (fraction of the price, price units), 0 of what only the market can say."""
+    if spread.kind == "fixed":
+        return 0.0, float(spread.half or 0)
+    if spread.kind == "ticks":
+        return 0.0, float((spread.ticks or 0) * (tick or 0))
+    if spread.kind == "basis_points":
+        return 1e-4 * float(spread.bp or 0), 0.0
+    if spread.kind == "volatility" and spread.vol is not None:
+        length = spread.interval if spread.interval is not None else NS_PER_MINUTE
+        return (spread.k or 0.0) * spread.vol * math.sqrt(years_between(0, length)), 0.0
+    return 0.0, 0.0
 
 
 def make_accounts(

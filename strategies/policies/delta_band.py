@@ -18,6 +18,7 @@ class DeltaBand:
 
     interval: Nanos | None = None
     needs_ticks = True
+    needs_terms = False
 
     def __init__(self, *, half_width: float, to: Literal["edge", "centre"] = "edge") -> None:
         if not (math.isfinite(half_width) and half_width >= 0.0):

@@ -17,6 +17,7 @@ class FixedInterval:
     """
 
     needs_ticks = False
+    needs_terms = False
 
     def __init__(self, *, interval: str | Nanos) -> None:
         length = parse_span(interval) if isinstance(interval, str) else interval

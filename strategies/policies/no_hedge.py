@@ -16,6 +16,7 @@ class NoHedge:
     name = "none"
     interval: Nanos | None = None
     needs_ticks = False
+    needs_terms = False
 
     def band(self, x: BandInput) -> Band:
         """The whole line. Shape: as `x.want`."""

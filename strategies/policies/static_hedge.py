@@ -16,6 +16,7 @@ class StaticHedge:
     name = "static"
     interval: Nanos | None = None
     needs_ticks = False
+    needs_terms = False
 
     def band(self, x: BandInput) -> Band:
         """A point before the first hedge, the whole line after it. Shape: as `x.want`."""
