@@ -17,7 +17,7 @@ from bot.core.ports import Band, BandInput, Hedge, HedgePlan, HedgePolicy, LegIn
 from bot.core.quiet import UNTIL_TIMER, QuietBox
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
-from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos
+from bot.domain.units import NS_PER_MINUTE, Nanos
 from strategies.policies.decide import Decision, decide
 from strategies.policies.reach import Reach, reach_of, within_reach
 
@@ -44,6 +44,7 @@ class LegsInView(Protocol):
     def __len__(self) -> int: ...
     def ratio(self) -> float: ...
     def spot(self) -> float: ...
+    def ends(self, now: Nanos) -> tuple[Nanos, ...]: ...
     def at(self, now: Nanos, *, cost: float) -> LegInput: ...
     def terms(self, now: Nanos) -> tuple[float, float]: ...
     def plan(self, now: Nanos, *, cost: float, fixed_cost: float, lot: float, per_contract: float) -> HedgePlan: ...
@@ -76,6 +77,7 @@ class _State:
         "column",
         "cost",
         "cost_scale",
+        "ends",
         "gamma",
         "hedge",
         "instrument",
@@ -121,6 +123,7 @@ class _State:
         self.version = -1
         self.reach = Reach(-math.inf, math.inf)
         self.plan: HedgePlan | None = None
+        self.ends: tuple[Nanos, ...] = ()
         self.plan_spots = (-math.inf, math.inf)
 
     def take(self, rule: HedgePolicy) -> None:
@@ -365,8 +368,9 @@ class DeltaHedger:
         if legs is not state.legs:
             state.reach = reach_of(plan.cp, plan.strike, plan.quantity, plan.tau)
         state.legs, state.version = legs, legs.version
-        if self._prepare is not None and is_another_problem(state.plan, plan):
-            state.plan = plan
+        ends = legs.ends(view.now)
+        if self._prepare is not None and (ends != state.ends or is_another_problem(state.plan, plan)):
+            state.plan, state.ends = plan, ends
             state.plan_spots = planned_spots(plan)
             state.take(self._prepare(plan) if plan.strike else ToTheHedge())
             self._keep_time(view)
@@ -485,9 +489,6 @@ def is_another_problem(solved: HedgePlan | None, plan: HedgePlan) -> bool:
         return True
     if any(math.isnan(vol) for vol in plan.vol):
         return False
-    passed = (plan.now - solved.now) / NS_PER_YEAR
-    if any(abs(old - passed - new) > 1e-7 for old, new in zip(solved.tau, plan.tau, strict=True)):
-        return True
     moved = max((_change(old, new) for old, new in zip(solved.vol, plan.vol, strict=True)), default=0.0)
     lo, hi = planned_spots(solved)
     return (

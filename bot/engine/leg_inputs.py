@@ -6,17 +6,14 @@ One `LegInputs` stands for one holding; it is made anew when the holding changes
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
+from numpy.typing import NDArray
 
 from bot.core.ports import HedgePlan, LegInput
 from bot.domain.units import NS_PER_YEAR, Nanos, Rate, Vol, Years
 from bot.engine.valuation import Legs, Valuation
-from bot.pricing.black import greeks_slice
+from bot.pricing.black import greeks_slice, pack_slice
 from bot.pricing.legs import terms_kernel
-
-NONE: Final = np.empty(0)
 
 
 class LegInputs:
@@ -29,10 +26,12 @@ class LegInputs:
         self.linear = linear
         self.rate: Rate = s.rate
         self.dividend: Rate = s.rate if s.on_future else s.dividend  # carry 0 and the discount in the delta: Black-76
-        self._strike, self._cp, self._expiry = s.strike[r], s.cp[r], s.expiry[r]
+        self._strike, self._cp, self._ends = s.strike[r], s.cp[r], s.expiry_clock[r]
         self._parity = s.price_column != s.column
-        self._european = valuation.settings.pricer == "european"
+        self._plain = valuation.settings.pricer != "table" and not s.has_early and not s.smile_moves
         self._terms = terms_kernel()
+        self._packed = np.empty((0, 5))
+        self._packed_version = -1
 
     def __len__(self) -> int:
         return len(self._legs)
@@ -53,15 +52,16 @@ class LegInputs:
     def at(self, now: Nanos, *, cost: float) -> LegInput:
         """The legs at this instant's marks; one that has ended weighs nothing. Shape: (legs,)."""
         legs, spot = self._legs, self.spot()
-        tau = np.asarray((self._expiry - now) / NS_PER_YEAR)
+        s, r = legs.slice, legs.row
+        tau = self._tau(now)
         weight = np.where(tau >= 0.0, legs.weight, 0.0)
-        vol = legs.slice.vol[legs.row]
-        if self._european:
+        vol = s.vol[r]
+        if self._plain:
             u = greeks_slice(spot, self._strike, tau, vol, rate=self.rate, dividend=self.dividend, cp=self._cp)
             delta, gamma, vega = u.delta, u.gamma, u.vega
         else:
-            units = self._valuation.contract_greeks(legs.slice.underlying, now)
-            delta, gamma, vega = units.delta[legs.row], units.gamma[legs.row], units.vega[legs.row]
+            units = self._valuation.units(s, spot, now, s.vol, second=False)
+            delta, gamma, vega = self._valuation.total_delta(s, units)[r], units.gamma[r], units.vega[r]
         return LegInput(
             spot=spot,
             strike=self._strike,
@@ -80,15 +80,36 @@ class LegInputs:
 
     def terms(self, now: Nanos) -> tuple[Years, Vol]:
         """(tau, vol) of the book, weighted by |weight x gamma|: see `bot.pricing.legs`. NaN where unknown."""
-        legs = self._legs
-        if legs.packed_version != legs.slice.vol_version:
-            legs.pack()
-        return self._terms(self.spot(), now - legs.slice.epoch, legs.packed, self.rate, self.dividend)
+        s = self._legs.slice
+        if self._packed_version != s.vol_version:
+            self._pack()
+        return self._terms(self.spot(), s.clock.at(now) - s.clock_epoch, self._packed, self.rate, self.dividend)
+
+    def _pack(self) -> None:
+        s, r = self._legs.slice, self._legs.row
+        self._packed = pack_slice(
+            strike=self._strike,
+            expiry=self._ends,
+            vol=s.vol[r],
+            cp=self._cp,
+            weight=self._legs.weight,
+            epoch=s.clock_epoch,
+        )
+        self._packed_version = s.vol_version
+
+    def _tau(self, now: Nanos) -> NDArray[np.float64]:
+        """Years to each expiry on the clock the options are valued by."""
+        return np.asarray((self._ends - self._legs.slice.clock.at(now)) / NS_PER_YEAR)
+
+    def ends(self, now: Nanos) -> tuple[Nanos, ...]:
+        """The expiry instants of the legs that live."""
+        expiry = self._legs.slice.expiry[self._legs.row]
+        return tuple(int(ts) for ts in expiry[expiry > now])
 
     def plan(self, now: Nanos, *, cost: float, fixed_cost: float, lot: float, per_contract: float) -> HedgePlan:
         """The problem of hedging these legs from now on; those that have ended are left out."""
         legs = self._legs
-        live = self._expiry > now
+        live = legs.slice.expiry[legs.row] > now
         return HedgePlan(
             now=now,
             spot=self.spot(),
@@ -101,10 +122,10 @@ class LegInputs:
             cp=_floats(self._cp[live]),
             strike=_floats(self._strike[live]),
             quantity=_floats(legs.weight[live]),
-            tau=_floats((self._expiry[live] - now) / NS_PER_YEAR),
+            tau=_floats(self._tau(now)[live]),
             vol=_floats(legs.slice.vol[legs.row][live]),
         )
 
 
-def _floats(column: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float, ...]:
+def _floats(column: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(float(v) for v in column)

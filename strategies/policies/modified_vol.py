@@ -52,7 +52,12 @@ def zakamouline_vol(vol: Any, cost: Any, *, tau: Any, rate: Any, spot: Any, gamm
 
 
 def delta_at(x: LegInput, vol: Any) -> Any:
-    """The Black delta per unit of each leg at another vol; an ended leg's is 0. Shape: x and vol broadcast, legs last."""
-    T = np.maximum(x.tau, 0.0)
-    found = black.greeks_slice(np.maximum(x.spot, TINY), x.strike, T, vol, rate=x.rate, dividend=x.dividend, cp=x.cp)
-    return found.delta
+    """The delta per unit of each leg at another vol: the model's plus what Black's changes by; an ended leg's is 0.
+
+    What the model knows beyond Black (a smile rule, early exercise) stays. Shape: x and vol broadcast, legs last.
+    """
+    both = np.stack(np.broadcast_arrays(np.asarray(vol, dtype=np.float64), x.vol, x.spot, x.strike, x.tau)[:2])
+    black_delta = black.greeks_slice(
+        np.maximum(x.spot, TINY), x.strike, x.tau, both, rate=x.rate, dividend=x.dividend, cp=x.cp
+    ).delta
+    return x.delta + (black_delta[0] - black_delta[1])
