@@ -109,38 +109,41 @@ def add_shared(
 
 
 @numba.njit(forceinline=True, error_model="numpy")
-def rounded(wanted: float, lot: float, mode: int) -> float:
-    """The number in whole lots: mode 0 half away from zero, 1 up, -1 down, 2 toward zero.
+def rounded(wanted: float, above: float, below: float, mode: int) -> float:
+    """The number in whole lots of above / below: mode 0 half away from zero, 1 up, -1 down.
 
-    A quotient within a few units in the last place of a whole number is that number: 0.15 is three lots of 0.05.
+    Multiples k above / below are rounded once, so they are the floats that name them, and comparing with them decides as
+    exact decimals do.
     """
-    q = wanted / lot
-    whole = math.floor(q + 0.5)
-    if abs(q - whole) <= 8.881784197001252e-16 * max(abs(q), 1.0):
-        return whole * lot
-    if mode == 1:
-        return math.ceil(q) * lot
-    if mode == -1:
-        return math.floor(q) * lot
-    if mode == 2:
-        return (math.floor(q) if q > 0.0 else math.ceil(q)) * lot
-    return (math.floor(q + 0.5) if q > 0.0 else -math.floor(-q + 0.5)) * lot
+    w = abs(wanted)
+    k = math.floor(w * below / above)
+    if k * above / below > w:
+        k -= 1.0
+    if (k + 1.0) * above / below <= w:
+        k += 1.0
+    if mode == 0:
+        away = (2.0 * k + 1.0) * above / (2.0 * below) <= w
+    else:
+        away = (mode > 0) == (wanted > 0.0) and k * above / below != w
+    if away:
+        k += 1.0
+    return k * above / below if wanted > 0.0 else -(k * above / below)
 
 
 @numba.njit(forceinline=True, error_model="numpy")
-def wanted_lots(lo: float, hi: float, to: float, centred: bool, held: float, lot: float) -> float:
+def wanted_lots(lo: float, hi: float, to: float, centred: bool, held: float, above: float, below: float) -> float:
     """The quantity to hold, in whole lots: rounded inside the band, to its middle where it is narrower than a lot."""
     if lo == hi:
-        return rounded(lo, lot, 0)
+        return rounded(lo, above, below, 0)
     if centred:
-        return rounded(to, lot, 0)
-    quantity = rounded(lo, lot, 1) if held < lo else rounded(hi, lot, -1)
+        return rounded(to, above, below, 0)
+    quantity = rounded(lo, above, below, 1) if held < lo else rounded(hi, above, below, -1)
     if lo <= quantity <= hi:
         return quantity
-    return rounded(0.5 * (lo + hi), lot, 0)
+    return rounded(0.5 * (lo + hi), above, below, 0)
 
 
-_STEP: Final = numba.types.void(_IN, _IN, _f64, _f64, _IN, _IN, _IN, _bool, _f64, _f64, _f64, _f64, _f64, _OUT)
+_STEP: Final = numba.types.void(_IN, _IN, _f64, _f64, _IN, _IN, _IN, _bool, _f64, _f64, _f64, _f64, _f64, _f64, _OUT)
 
 
 @compiled(_STEP)
@@ -156,7 +159,8 @@ def step(
     per_contract: float,
     cost: float,
     fixed: float,
-    lot: float,
+    above: float,
+    below: float,
     now: float,
     state: NDArray[np.float64],
 ) -> None:
@@ -201,11 +205,12 @@ def step_lots(
     per_contract: float,
     cost: float,
     fixed: float,
-    lot: float,
+    above: float,
+    below: float,
     now: float,
     state: NDArray[np.float64],
 ) -> None:
-    """The same in whole lots of `lot` contracts. Shape: as `step`."""
+    """The same in whole lots of above / below contracts. Shape: as `step`."""
     for j in range(spot.shape[0]):
         y = state[HELD + j]
         a = lo[j]
@@ -215,7 +220,7 @@ def step_lots(
             state[LAST_SPOT + j] = S
             state[LAST_TS + j] = now
             if not (abs(a) == np.inf and abs(b) == np.inf):
-                new = wanted_lots(a, b, to[j], centred, y, lot)
+                new = wanted_lots(a, b, to[j], centred, y, above, below)
                 size = abs(new - y) * per_contract
                 if size != 0.0:
                     state[COST + j] += discount * (cost * (S * size) + fixed)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.ports import BandInput, HedgePolicy, LegInput, Prepares, ShapesDelta
-from bot.domain.units import NS_PER_YEAR
+from bot.domain.units import NS_PER_YEAR, decimal_of
 from bot.lab.problem import Problem, Row
 from bot.lab.scenarios import BLOCK, Scenarios
 
@@ -245,6 +245,7 @@ def _hedge_block(policy: HedgePolicy, problem: Problem, dates: Sequence[Date], l
     last_spot[:] = np.nan
     last_ts[:] = NEVER
     step: Callable[..., None] = kernels.step if problem.lot == 0.0 else kernels.step_lots
+    above, below = map(float, decimal_of(problem.lot).as_integer_ratio())
     shapes = policy if isinstance(policy, ShapesDelta) else None
     for d in dates:
         want = d.want if shapes is None else shaped_want(shapes, d, problem)
@@ -267,7 +268,8 @@ def _hedge_block(policy: HedgePolicy, problem: Problem, dates: Sequence[Date], l
             1.0,
             0.0 if free else problem.cost,
             0.0 if free else problem.fixed_cost,
-            problem.lot,
+            above,
+            below,
             _bits(d.now),
             state,
         )
