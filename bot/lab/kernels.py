@@ -116,7 +116,7 @@ def rounded(wanted: float, above: float, below: float, mode: int) -> float:
     exact decimals do.
     """
     w = abs(wanted)
-    k = math.floor(w * below / above)
+    k = float(np.floor(w * below / above))
     if k * above / below > w:
         k -= 1.0
     if (k + 1.0) * above / below <= w:

@@ -158,7 +158,7 @@ def _score_block(
 ) -> None:
     spots = np.ascontiguousarray(paths.T)
     shaped = any(isinstance(policy, ShapesDelta) for policy in rules.values())
-    dates = list(_dates(problem, spots, common, path_vol, keep_deltas=shaped))
+    dates = list(block_dates(problem, spots, common, path_vol, keep_deltas=shaped))
     common.payoff[:] = payoff(problem, spots)
     for policy, outcome in zip(rules.values(), outcomes, strict=True):
         _hedge_block(policy, problem, dates, spots[-1], outcome)
@@ -180,7 +180,9 @@ def discount_at(problem: Problem, date: int) -> float:
     return float(np.exp(-problem.rate * (date * problem.step / NS_PER_YEAR)))
 
 
-def _dates(problem: Problem, spots: Floats, common: Common, path_vol: float, *, keep_deltas: bool) -> Iterable[Date]:
+def block_dates(
+    problem: Problem, spots: Floats, common: Common, path_vol: float, *, keep_deltas: bool
+) -> Iterable[Date]:
     """Each decision date with the Greeks every policy shares; adds up what policies are explained by as it goes."""
     from bot.lab import kernels  # noqa: PLC0415  the compiler is imported by those who score
 

@@ -169,7 +169,7 @@ def test_a_perfect_forward_has_no_risk() -> None:
 
 def test_nan_bands_are_refused_by_name() -> None:
     """A policy that answers NaN is named, not scored."""
-    with pytest.raises(ValueError, match="'solved'.*NaN"):
+    with pytest.raises(ValueError, match=r"'solved'.*NaN"):
         scorer.run({"solved": _Unprepared()}, CALL, scenarios.of_problem(CALL, n_paths=3, seed=1))
 
 
