@@ -74,6 +74,15 @@ _SECRET_WORD = re.compile(
 
 _Values = TypeVar("_Values", bound=Sequence[Any])
 
+SMILE_RULES: Final = (
+    "sticky_strike",
+    "sticky_delta",
+    "sticky_moneyness",
+    "local_vol",
+    "minimum_variance",
+    "bartlett",
+)
+
 
 class _Reading(NamedTuple):
     """Where and with what a file is read."""
@@ -220,6 +229,36 @@ def _zone(value: Any) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(f"expected a time zone such as America/New_York, found {_found(value)}") from None
     return str(value)
+
+
+def _smile(value: Any) -> str | float:
+    """A rule by name, or the skew-stickiness ratio itself."""
+    if isinstance(value, str) and value.strip() in SMILE_RULES:
+        return value.strip()
+    if isinstance(value, str) and not isinstance(value, Word):
+        raise ValueError(f"expected one of {', '.join(SMILE_RULES)}, or a number, found {_found(value)}")
+    ratio = _number(value)
+    if not -10.0 <= ratio <= 10.0:
+        raise ValueError(f"expected a skew-stickiness ratio from -10 to 10, found {ratio:g}")
+    return ratio
+
+
+def _ex_date(value: Any) -> str:
+    """An instant with its zone or a date, as text: a date is the first instant the underlying trades on it."""
+    if isinstance(value, datetime):
+        return iso(_instant(value))
+    if isinstance(value, date):
+        return value.isoformat()
+    try:
+        return _day(value).isoformat()
+    except ValueError:
+        pass
+    try:
+        return iso(_instant(value))
+    except ValueError:
+        raise ValueError(
+            f"expected a date such as 2015-11-05 or an instant with its zone, found {_found(value)}"
+        ) from None
 
 
 def _pair(value: Any) -> tuple[float, float]:
@@ -782,11 +821,150 @@ class TableConfig(Section):
         return deltas
 
 
+class HullWhite(Section):
+    """The quadratic in delta of Hull and White's minimum-variance rule, fitted to past changes of implied vols."""
+
+    a: Number = Field(ge=-100, le=100, description="constant")
+    b: Number = Field(ge=-100, le=100, description="times delta")
+    c: Number = Field(ge=-100, le=100, description="times delta squared")
+
+
+class SabrSmile(Section):
+    """SABR's parameters beside alpha, which each contract's own vol gives."""
+
+    beta: Share = Field(default=1.0, description="backbone: 1 lognormal, 0 normal")
+    rho: Number = Field(gt=-1, lt=1, description="correlation of spot and vol")
+    nu: Number = Field(ge=0, le=100, description="vol of vol, per square root of a year")
+
+
+class SurfaceConfig(Section):
+    """How a chain's quotes become a surface, and when a fit is too poor to be used."""
+
+    model: Literal["svi", "ssvi", "cubic"] = Field(
+        default="svi", description="a smile per expiry (raw SVI), one SSVI for all, or cubics"
+    )
+    sound: Flag = Field(default=True, description="hold SVI smiles free of butterflies and below the next expiry's")
+    max_rmse: Annotated[Number, Field(gt=0, le=10)] = Field(
+        default=0.02, description="worst misfit of an expiry, in vol, that is used; above it the last good is carried"
+    )
+    min_quotes: Annotated[Whole, Field(ge=1, le=100_000)] = Field(
+        default=5, description="usable quotes of the whole chain below which nothing is fitted"
+    )
+
+
+class _Forecast(Kinded):
+    """Bars of the underlying's own price, and the estimator that reads them."""
+
+    interval: Interval = Field(default=parse_span("5m"), description="length of a bar; of a history, between its rows")
+    history: FilePath | None = Field(
+        default=None, description="CSV of past prices; with it the run's own marks are not used"
+    )
+    periods_per_year: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
+        default=None,
+        description="bars that count in a year; absent: 252 of a day or longer, else trading time over interval",
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """What the estimator is given: not what the bars are made of."""
+        own = ("interval", "history", "periods_per_year")
+        return {name: value for name, value in super().settings().items() if name not in own}
+
+
+class EwmaForecast(_Forecast):
+    """An exponentially weighted variance of returns."""
+
+    kind: Literal["ewma"]
+    decay: Annotated[Number, Field(gt=0, lt=1)] = Field(default=0.94, description="weight kept from bar to bar")
+    least: Annotated[Whole, Field(ge=2, le=100_000)] = Field(default=10, description="returns before it says anything")
+
+
+class GarchForecast(_Forecast):
+    """A model of the GARCH family, fitted anew at each bar."""
+
+    kind: Literal["garch"]
+    family: Literal["garch", "gjr", "egarch", "tarch", "harch", "figarch"] = Field(
+        default="garch", description="which model"
+    )
+    window: Annotated[Whole, Field(ge=50, le=100_000)] = Field(default=1000, description="returns it is fitted to")
+    horizon: Annotated[Whole, Field(ge=1, le=10_000)] = Field(default=1, description="bars the forecast averages over")
+    least: Annotated[Whole, Field(ge=50, le=100_000)] = Field(default=100, description="returns before it is fitted")
+
+
+class HarForecast(_Forecast):
+    """Corsi's regression on mean variances of three windows."""
+
+    kind: Literal["har"]
+    windows: tuple[Annotated[Whole, Field(ge=1, le=10_000)], ...] = Field(
+        default=(1, 5, 22), min_length=1, max_length=10, description="bars of each window"
+    )
+    horizon: Annotated[Whole, Field(ge=1, le=10_000)] = Field(default=1, description="bars the forecast averages over")
+    least: Annotated[Whole, Field(ge=2, le=100_000)] = Field(default=60, description="returns before it is fitted")
+
+
+class RangeForecast(_Forecast):
+    """The variance of the last bars from their ranges."""
+
+    kind: Literal["range"]
+    estimator: Literal["parkinson", "garman_klass", "rogers_satchell", "yang_zhang"] = Field(
+        default="yang_zhang", description="which range estimator"
+    )
+    window: Annotated[Whole, Field(ge=2, le=100_000)] = Field(default=21, description="bars it looks back")
+
+
+class PluginForecast(_Forecast):
+    """A source of vols that a plug-in brings."""
+
+    kind: Name = Field(description="the name of an entry point, allowed under [plugins]")
+    options: Options = Field(default={}, description="the plug-in's own keys, handed over as they are")
+
+    def settings(self) -> dict[str, Any]:
+        """The plug-in's own keys."""
+        return dict(self.options)
+
+
+ForecastConfig: TypeAlias = Annotated[
+    Annotated[EwmaForecast, Tag(_TAG + "ewma")]
+    | Annotated[GarchForecast, Tag(_TAG + "garch")]
+    | Annotated[HarForecast, Tag(_TAG + "har")]
+    | Annotated[RangeForecast, Tag(_TAG + "range")]
+    | Annotated[PluginForecast, Tag(_TAG + _PLUGIN)],
+    Discriminator(_kinds("ewma", "garch", "har", "range")),
+]
+
+
+class CheckConfig(Section):
+    """A second pricer that runs beside the first and alarms where they disagree."""
+
+    pricer: Literal["tree", "grid", "european", "cos"] = Field(
+        description="Leisen-Reimer tree, finite differences, the European formula, or Fourier cosines (European)"
+    )
+    every: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(default=1, description="each so many re-marks")
+    price_tolerance: Annotated[Number, Field(gt=0, le=1)] = Field(
+        default=2e-4, description="difference of price that is allowed, as a fraction of spot"
+    )
+    delta_tolerance: Annotated[Number, Field(gt=0, le=1)] = Field(
+        default=2e-3, description="difference of delta that is allowed, per unit"
+    )
+
+
+class CashDividendConfig(Section):
+    """Cash per share that goes ex at a known time."""
+
+    underlying: InstrumentText = Field(description="who pays")
+    ex: Annotated[str, BeforeValidator(_ex_date), _text_schema("2015-11-05")] = Field(
+        description="ex-date (from the session's open), or an instant with its zone"
+    )
+    amount: Annotated[Number, Field(ge=0, le=1e9)] = Field(description="per share, in the underlying's currency")
+
+
 class Pricing(Section):
     """What the book is worth and how it moves."""
 
-    pricer: Literal["european", "american", "table"] = Field(default="european", description="model of option values")
-    vol: Literal["fixed", "per_contract", "marks_file", "implied", "surface"] = Field(
+    pricer: Literal["european", "american", "table"] = Field(
+        default="european",
+        description="model of option values; 'european' leaves early exercise out, 'american' values it by style",
+    )
+    vol: Literal["fixed", "per_contract", "marks_file", "implied", "surface", "forecast"] = Field(
         default="implied", description="where vols come from; the last valid one is carried and its age known"
     )
     vol_value: VolNumber | None = Field(default=None, validate_default=True, description="the vol of vol = 'fixed'")
@@ -806,8 +984,42 @@ class Pricing(Section):
         description="the options' forward: from price, rate and yield, or from put-call parity of the chain in the feed",
     )
     dividends: dict[InstrumentText, RateNumber] = Field(default={}, description="continuous yield by underlying")
-    smile: Literal["sticky_strike", "sticky_delta", "sticky_moneyness", "minimum_variance"] = Field(
-        default="sticky_strike", description="how vols follow the spot"
+    smile: Annotated[
+        str | float,
+        BeforeValidator(_smile),
+        WithJsonSchema({"anyOf": [{"enum": list(SMILE_RULES)}, {"type": "number"}]}),
+    ] = Field(
+        default="sticky_strike",
+        description=f"how vols follow the spot: {', '.join(SMILE_RULES)}, or a number, the skew-stickiness ratio",
+    )
+    hull_white: HullWhite | None = Field(
+        default=None, validate_default=True, description="the coefficients of smile = 'minimum_variance'"
+    )
+    sabr: SabrSmile | None = Field(
+        default=None, validate_default=True, description="the parameters of smile = 'bartlett'"
+    )
+    surface: SurfaceConfig | None = Field(default=None, description="how the surface of vol = 'surface' is fitted")
+    chain: FilePath | None = Field(
+        default=None,
+        description="a book file of contracts to watch beside the book's: their quotes shape surface and skew",
+    )
+    forecast: ForecastConfig | None = Field(
+        default=None, validate_default=True, description="the estimator of vol = 'forecast'"
+    )
+    day_count: Literal["act365", "trading"] = Field(
+        default="act365",
+        description="what a year of an option's life is: 365 days, or a year of the underlying's sessions",
+    )
+    cash_dividends: tuple[CashDividendConfig, ...] = Field(
+        default=(), max_length=10_000, description="known dividends, of pricer = 'american'; yields are in `dividends`"
+    )
+    dividend_model: Literal["spot", "escrowed"] = Field(
+        default="spot", description="what is lognormal between ex-dates: the spot, or the spot less dividends to come"
+    )
+    check: CheckConfig | None = Field(default=None, description="a second pricer beside the first")
+    mark: Literal["mid", "model"] | None = Field(
+        default=None,
+        description="where option P&L is marked; absent: the middle with vol implied or forecast, else the model",
     )
     stale_after: Interval | None = Field(
         default=None, description="a quote older than this marks nothing; absent: the last valid one is carried"
@@ -824,6 +1036,42 @@ class Pricing(Section):
     def _given_for_vol(cls, value: Any, info: ValidationInfo) -> Any:
         needs = {"vol_value": "fixed", "marks_file": "marks_file"}[str(info.field_name)]
         return _only_with(value, info, "vol", (needs,), required=True)
+
+    @field_validator("smile")
+    @classmethod
+    def _has_a_skew(cls, smile: str | float, info: ValidationInfo) -> str | float:
+        if smile in {"sticky_strike", 1.0}:
+            return smile
+        if info.data.get("pricer") == "table":
+            raise ValueError(f"expected 'sticky_strike' with pricer = 'table', which knows no vol, found {smile!r}")
+        if info.data.get("vol") in {"fixed", "forecast"}:
+            raise ValueError(
+                f"expected 'sticky_strike' with vol = {info.data['vol']!r}, which has one vol and no skew, found {smile!r}"
+            )
+        return smile
+
+    @field_validator("hull_white", "sabr")
+    @classmethod
+    def _given_for_smile(cls, value: Any, info: ValidationInfo) -> Any:
+        needs = {"hull_white": "minimum_variance", "sabr": "bartlett"}[str(info.field_name)]
+        return _only_with(value, info, "smile", (needs,), required=True)
+
+    @field_validator("surface", "forecast")
+    @classmethod
+    def _given_for_source(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        return _only_with(value, info, "vol", (name,), required=name == "forecast")
+
+    @field_validator("cash_dividends")
+    @classmethod
+    def _valued(cls, paid: tuple[CashDividendConfig, ...], info: ValidationInfo) -> tuple[CashDividendConfig, ...]:
+        if paid and info.data.get("pricer") not in {None, "american"}:
+            raise ValueError(
+                f"expected only with pricer = 'american', found pricer = {info.data['pricer']!r}: state a yield in `dividends`"
+            )
+        if paid and info.data.get("day_count") == "trading":
+            raise ValueError("expected only with day_count = 'act365': an ex-date is an instant of calendar time")
+        return paid
 
     @field_validator("table")
     @classmethod
@@ -1863,6 +2111,10 @@ def _canonical(config: Config) -> dict[str, Any]:
     tree["book"]["file"] = _digest(config.book.file)
     if config.pricing.marks_file is not None:
         tree["pricing"]["marks_file"] = _digest(config.pricing.marks_file)
+    if config.pricing.chain is not None:
+        tree["pricing"]["chain"] = _digest(config.pricing.chain)
+    if config.pricing.forecast is not None and config.pricing.forecast.history is not None:
+        tree["pricing"]["forecast"]["history"] = _digest(config.pricing.forecast.history)
     for place, feed in enumerate(config.feeds):
         if isinstance(feed, ReplayFeed):
             tree["feeds"][place].pop("root")

@@ -751,6 +751,7 @@ def _hedge_row(
             key: {"vol": _finite(vol), "age_seconds": _vol_age(int(s.vol_ts[s.rows[key]]), now)}
             for key, vol in found.vols.items()
         },
+        "smile": run.config.pricing.smile,
         "delta": None if unknown else _finite(greeks.delta),
         "gamma": None if unknown else _finite(greeks.gamma),
         "vega_per_point": None if unknown else _finite(greeks.vega_per_point),
@@ -962,9 +963,9 @@ def _hedge_words(row: Row) -> list[str]:
         f"  Why: {row['why']}.",
         f"  Quotes: {quotes}.",
         f"  Vols: {vols or 'none'}.",
-        f"  Greeks of the options: delta {_num(row['delta'], 4)}, gamma {_num(row['gamma'], 4)}, vega per point "
-        f"{_num(row['vega_per_point'], 2)}, theta per day {_num(row['theta_per_day'], 2)}"
-        + (f"; unknown because {row['unknown']}." if row["unknown"] else "."),
+        f"  Greeks of the options: delta {_num(row['delta'], 4)}{_smile_words(row['smile'])}, gamma "
+        f"{_num(row['gamma'], 4)}, vega per point {_num(row['vega_per_point'], 2)}, theta per day "
+        f"{_num(row['theta_per_day'], 2)}" + (f"; unknown because {row['unknown']}." if row["unknown"] else "."),
         f"  Held {_num(row['held'])}, working {_num(row['working'])}, exact hedge {_num(row['exact_hedge'], 4)}, net delta "
         f"with the hedge {_num(row['net_delta'], 4)}.",
     ]
@@ -981,6 +982,11 @@ def _hedge_words(row: Row) -> list[str]:
             f"{last['reason']}."
         )
     return lines
+
+
+def _smile_words(rule: str | float) -> str:
+    """What to say of a delta that counts on vols to move with spot."""
+    return "" if rule == "sticky_strike" else f" (smile rule {rule})"
 
 
 def _band_words(band: Row) -> str:

@@ -1,4 +1,4 @@
-"""A plug-in is a feed, broker, strategy or policy found by its entry point; built-ins register in the same way.
+"""A plug-in is a feed, broker, strategy, policy or source of vols found by its entry point; built-ins register in the same way.
 
 Law: nothing is imported until it is asked for by group and name; what is not of this distribution is imported only when
 the config allows it by name; one broken plug-in is reported and stops nothing but itself.
@@ -15,7 +15,7 @@ import msgspec
 from bot.app.config_text import nearest
 from bot.core.errors import PluginError
 
-Group: TypeAlias = Literal["feeds", "brokers", "strategies", "policies"]
+Group: TypeAlias = Literal["feeds", "brokers", "strategies", "policies", "vols"]
 Status: TypeAlias = Literal["ready", "not allowed", "broken", "shadowed"]
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 OWN: Final = "evenkeel"
@@ -51,7 +51,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def discover(installed: Iterable[Distribution] | None = None) -> list[Found]:
-    """Every entry point of the four groups, sorted by group, name and distribution; nothing is imported.
+    """Every entry point of the groups, sorted by group, name and distribution; nothing is imported.
 
     `installed` is all distributions on the path when None. A distribution seen twice (an editable install and a
     wheel, say) counts once, the first on the path. One whose metadata cannot be read is left out.

@@ -228,6 +228,8 @@ def risk(
         "base_currency": base,
         "pricer": config.pricing.pricer,
         "vol_source": config.pricing.vol,
+        "smile": config.pricing.smile,
+        "day_count": config.pricing.day_count,
         "notes": scene.notes,
         "additions": [{"instrument": key, "quantity": float(q)} for key, q in scene.added.items()],
         "contracts": rows,
@@ -289,6 +291,7 @@ def _assemble_unhedged(
         if isinstance(item, OptionContract):
             _value(valuation, item, settings.start)
     account = _idle_account(config, universe, marks, valuation)
+    valuation.on_alarm = account.alarm
     header = Header(run_id="risk", config_hash="", release=__version__, durability="replay")
     loop = Loop(
         settings=msgspec.structs.replace(settings, end=None, financing_rate=0.0, borrow_rate=0.0),
@@ -499,11 +502,12 @@ def _option_row(scene: Scene, contract: OptionContract, quantity: Decimal) -> Ro
     spot, vol, vol_ts = scene.valuation.spot(s.underlying), float(s.vol[row]), int(s.vol_ts[row])
     why = why_unknown(scene, contract)
     unit = {name: math.nan if why else float(getattr(units, name)[row]) for name in UnitGreeks._fields}
+    delta = math.nan if why else float(scene.valuation.total_delta(s, units)[row])
     head = _head(scene, contract, quantity, contract.underlying)
     found: dict[str, float | None] = {
         "value": None if head["mark"] is None else weight * head["mark"],
-        "delta": weight * unit["delta"],
-        "cash_delta": weight * unit["delta"] * spot,
+        "delta": weight * delta,
+        "cash_delta": weight * delta * spot,
         "gamma": weight * unit["gamma"],
         "gamma_per_percent": weight * unit["gamma"] * spot * spot / 100.0,
         "vega_per_point": weight * unit["vega"] / 100.0,
@@ -528,6 +532,7 @@ def _option_row(scene: Scene, contract: OptionContract, quantity: Decimal) -> Ro
         "cp": contract.cp,
         "spot": _finite(spot),
         "model_price": _finite(unit["price"]),
+        "smile_delta": _finite(weight * (delta - unit["delta"])),
         "vol": _finite(vol),
         "vol_age_seconds": None if vol_ts < 0 else max(0, scene.now - vol_ts) / NS_PER_SECOND,
         **known,
@@ -710,7 +715,7 @@ def revalue(scene: Scene, *, spot_percent: Floats, vol_points: float, days: floa
     """P&L of every position against now, in its currency, by repricing; NaN where `why` says so.
 
     Shape: spot_percent (n,); each P&L (n,). All prices move by one per cent, all vols by one number of points (not below
-    zero), and an option that expires within the days is worth its payoff at the shifted price.
+    zero, and by no smile rule), and an option that expires within the days is worth its payoff at the shifted price.
     """
     factor = 1.0 + np.asarray(spot_percent, dtype=np.float64) / 100.0
     priced: dict[str, Floats] = {}
@@ -736,8 +741,8 @@ def _slice_moves(scene: Scene, underlying: str, factor: Floats, vol_points: floa
     spot = scene.valuation.spot(underlying)
     later = np.minimum(scene.now + round(days * NS_PER_DAY), np.maximum(s.expiry, scene.now))
     vol = np.maximum(s.vol + vol_points / 100.0, 0.0)
-    moved = scene.valuation.units(s, spot * factor[:, None], later, vol).price
-    return np.asarray(moved - _units_now(scene, s).price)
+    moved = scene.valuation.units(s, spot * factor[:, None], later, vol, second=False).price
+    return np.asarray(moved - scene.valuation.units(s, spot, scene.now, s.vol, second=False).price)
 
 
 def _no_vol_in_table(scene: Scene, vol_points: float) -> str:
@@ -852,7 +857,8 @@ def _taylor(scene: Scene, leg: Leg, scenario: Scenario) -> dict[str, float] | No
     spot, vol = scene.valuation.spot(item.underlying), float(s.vol[row])
     dS = spot * scenario.spot_percent / 100.0
     dv = 0.0 if not scenario.vol_points else max(vol + scenario.vol_points / 100.0, 0.0) - vol
-    dt = min(scenario.days * NS_PER_DAY, item.expiry - scene.now) / NS_PER_YEAR
+    later = scene.now + round(min(scenario.days * NS_PER_DAY, item.expiry - scene.now))
+    dt = (s.clock.at(later) - s.clock.at(scene.now)) / NS_PER_YEAR
     terms = {
         "theta": g["theta"] * dt,
         "charm": g["charm"] * dS * dt,
@@ -904,7 +910,9 @@ def _headline(document: Row) -> str:
     added = ", ".join(f"{a['quantity']:+g} {a['instrument']}" for a in document["additions"])
     return (
         f"{document['name']} as of {document['as_of']}, in {document['base_currency']}; vols: {document['vol_source']}, "
-        f"pricer: {document['pricer']}" + (f"; with {added} added in thought" if added else "") + ". Nothing was sent."
+        f"pricer: {document['pricer']}, smile: {document['smile']}, days: {document['day_count']}"
+        + (f"; with {added} added in thought" if added else "")
+        + ". Nothing was sent."
     )
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self, cast
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from bot.app import config as configs
 from bot.app.book_file import LoadedBook, check_book, load_book
 from bot.app.calendars import named
 from bot.app.contracts import resolve_instrument
+from bot.app.history_file import read_history
 from bot.app.marks_file import read_vol_marks
 from bot.app.plugins import Group, load, typed_options
 from bot.core.errors import BookError, ConfigError, NotDelivered, PluginError
@@ -37,17 +39,34 @@ from bot.core.ports import (
     Prepares,
     ShapesDelta,
     Strategy,
+    VolSource,
 )
 from bot.domain.calendar import Sessions
-from bot.domain.instruments import Index, Instrument, OptionContract, Perpetual, Universe
+from bot.domain.instruments import Index, Instrument, OptionContract, Perpetual, Spot, Universe
 from bot.domain.market import TradeBatch
-from bot.domain.units import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MINUTE, Nanos, iso, utc_date, years_between
+from bot.domain.units import (
+    DAYS_PER_YEAR,
+    NS_PER_DAY,
+    NS_PER_MINUTE,
+    Nanos,
+    iso,
+    parse_instant,
+    utc_date,
+    years_between,
+)
 from bot.engine import limits
 from bot.engine.account import Account
+from bot.engine.early_exercise import CashDividend
 from bot.engine.journal import Header, JournalWriter
 from bot.engine.loop import Loop, LoopSettings, Opening
 from bot.engine.marks import Marks
+from bot.engine.model_check import CheckSettings
+from bot.engine.smiles import Rule, SmileRule, SurfaceSettings
 from bot.engine.valuation import PARITY, DeltaTable, SpotSource, Valuation, ValuationSettings
+from bot.engine.vol_sources import ForecastSettings
+
+SESSIONS_PER_YEAR: Final = 252.0
+"""Daily bars that count in a year, where the config does not say."""
 
 _STRATEGY_KEYS = frozenset({"kind", "name", "book", "policy", "underlyings", "on_fault"})
 """Keys of a [[strategies]] entry that wiring reads itself; the rest go to the factory as they are."""
@@ -114,6 +133,7 @@ def assemble(config: configs.Config, *, journal: Path | None, run_id: str | None
     valuation = Valuation(universe, marks, valuation_settings(config, book))
     sessions = sessions_of(universe, config)
     accounts = make_accounts(config, universe, marks, valuation, sessions)
+    valuation.on_alarm = accounts[0].alarm
     identity = run_id or run_id_of(config)
     writer = JournalWriter(
         journal,
@@ -152,18 +172,6 @@ def assemble(config: configs.Config, *, journal: Path | None, run_id: str | None
 
 def refuse_undelivered(config: configs.Config) -> None:
     """Refuse by name what the configuration may say and this release does not do."""
-    pricing = config.pricing
-    if pricing.pricer == "american":
-        raise NotDelivered(
-            f"{config.path.name}: pricing.pricer = 'american' is not delivered yet; 'european' values American contracts "
-            "without their early-exercise premium and says so in the report"
-        )
-    if pricing.vol == "surface":
-        raise NotDelivered(f"{config.path.name}: pricing.vol = 'surface' is not delivered yet; use 'implied'")
-    if pricing.smile != "sticky_strike":
-        raise NotDelivered(
-            f"{config.path.name}: pricing.smile = {pricing.smile!r} is not delivered yet; use 'sticky_strike'"
-        )
     for entry in config.strategies:
         if entry.on_fault == "hedge_only":
             raise NotDelivered(f"{config.path.name}: on_fault = 'hedge_only' is not delivered yet; use 'frozen'")
@@ -193,7 +201,25 @@ def read_book(config: configs.Config) -> LoadedBook:
             )
     if not book.positions:
         raise BookError(f"{config.book.file.name}: expected at least one position, found none")
-    return book
+    return book if config.pricing.chain is None else with_chain(book, config, config.pricing.chain)
+
+
+def with_chain(book: LoadedBook, config: configs.Config, path: Path) -> LoadedBook:
+    """The book with the contracts of a chain file known beside its own; nothing of them is held."""
+    chain = load_book(path, start=config.session.start)
+    faults = check_book(chain, config.session.start)
+    if faults:
+        raise BookError("\n".join(f"{path.name}: {fault}" for fault in faults))
+    own = {item.id for item in book.underlyings}
+    strangers = sorted({c.underlying for c in chain.instruments if isinstance(c, OptionContract)} - own)
+    if strangers:
+        raise ConfigError(
+            f"{config.path.name}: pricing.chain: expected options on the book's underlyings ({', '.join(sorted(own))}), "
+            f"found {', '.join(strangers)}"
+        )
+    options = {item.id: item for item in chain.instruments if isinstance(item, OptionContract)}
+    known = {**options, **{item.id: item for item in book.instruments}}
+    return msgspec.structs.replace(book, instruments=tuple(known.values()))
 
 
 def resolve_wanted(config: configs.Config, book: LoadedBook) -> list[Instrument]:
@@ -616,10 +642,28 @@ def valuation_settings(config: configs.Config, book: LoadedBook) -> ValuationSet
             sources |= {item.id: feed.underlying for item in book.underlyings}
         elif isinstance(feed, configs.DatasetFeed):
             sources[resolve_instrument(feed.instrument).id] = "trades"
-    if pricing.vol not in {"fixed", "per_contract", "marks_file", "implied"}:
-        raise NotDelivered(f"pricing.vol = {pricing.vol!r} is not delivered yet")
+    surface = pricing.surface or configs.SurfaceConfig()
+    check = pricing.check
     return ValuationSettings(
-        pricer="table" if pricing.pricer == "table" else "european",
+        pricer=pricing.pricer,
+        smile=smile_rule(pricing),
+        surface=SurfaceSettings(
+            model=surface.model, sound=surface.sound, max_rmse=surface.max_rmse, min_quotes=surface.min_quotes
+        ),
+        forecast=None if pricing.forecast is None else forecast_settings(pricing.forecast, config, book),
+        check=None
+        if check is None
+        else CheckSettings(
+            pricer=check.pricer,
+            every=check.every,
+            price_tolerance=check.price_tolerance,
+            delta_tolerance=check.delta_tolerance,
+        ),
+        cash_dividends=cash_dividends(config, book),
+        dividend_model=pricing.dividend_model,
+        trading=trading_sessions(config, book) if pricing.day_count == "trading" else {},
+        remark=pricing.remark,
+        mark=pricing.mark,
         vol=pricing.vol,
         vol_value=pricing.vol_value,
         vols=book.vols,
@@ -640,6 +684,81 @@ def valuation_settings(config: configs.Config, book: LoadedBook) -> ValuationSet
             decay_per_year=table.decay_per_day * DAYS_PER_YEAR,
         ),
     )
+
+
+def smile_rule(pricing: configs.Pricing) -> SmileRule:
+    """How vols follow spot."""
+    if isinstance(pricing.smile, float):
+        return SmileRule(kind="ratio", ratio=pricing.smile)
+    kind = cast("Rule", pricing.smile)  # the config allows the rules' names only
+    if pricing.hull_white is not None:
+        return SmileRule(kind=kind, a=pricing.hull_white.a, b=pricing.hull_white.b, c=pricing.hull_white.c)
+    if pricing.sabr is not None:
+        return SmileRule(kind=kind, beta=pricing.sabr.beta, rho=pricing.sabr.rho, nu=pricing.sabr.nu)
+    return SmileRule(kind=kind)
+
+
+def forecast_settings(entry: Any, config: configs.Config, book: LoadedBook) -> ForecastSettings:
+    """The source of [pricing.forecast], loaded by name, with its bars and history."""
+    factory = find_factory("vols", entry.kind, config)
+    try:
+        source = factory(**entry.settings())
+    except (TypeError, ValueError) as fault:
+        raise ConfigError(f"{config.path.name}: pricing.forecast {entry.kind!r}: {fault}") from fault
+    if not isinstance(source, VolSource):
+        raise ConfigError(
+            f"{config.path.name}: pricing.forecast {entry.kind!r} does not satisfy the VolSource protocol"
+        )
+    keys = [item.id for item in book.underlyings]
+    return ForecastSettings(
+        source=source,
+        interval=entry.interval,
+        periods_per_year={item.id: _periods(entry, item, config) for item in book.underlyings},
+        history={} if entry.history is None else read_history(entry.history, keys),
+    )
+
+
+def _periods(entry: Any, item: Instrument, config: configs.Config) -> float:
+    """Bars that count in a year: sessions of a year, or the trading time of one over a bar's length."""
+    if entry.periods_per_year is not None:
+        return float(entry.periods_per_year)
+    if entry.interval >= NS_PER_DAY:
+        return SESSIONS_PER_YEAR * NS_PER_DAY / float(entry.interval)
+    day = utc_date(config.session.start)
+    return named(item.calendar, day, day).trading_ns_per_year / float(entry.interval)
+
+
+def cash_dividends(config: configs.Config, book: LoadedBook) -> dict[str, list[CashDividend]]:
+    """The known dividends by underlying; a date is the instant the underlying's session of that day opens."""
+    found: dict[str, list[CashDividend]] = {}
+    known = {item.id: item for item in book.underlyings}
+    for paid in config.pricing.cash_dividends:
+        key = resolve_instrument(paid.underlying).id
+        item = known.get(key)
+        if not isinstance(item, Spot | Index):
+            raise ConfigError(
+                f"{config.path.name}: pricing.cash_dividends: expected a share or index of the book "
+                f"({', '.join(sorted(known))}), found {paid.underlying!r}"
+            )
+        found.setdefault(key, []).append(CashDividend(_ex(paid.ex, item, config), paid.amount))
+    return found
+
+
+def _ex(text: str, item: Instrument, config: configs.Config) -> Nanos:
+    if "T" in text:
+        return parse_instant(text)
+    day = date.fromisoformat(text)
+    try:
+        return named(item.calendar, day, day).open_of(day)
+    except ValueError as fault:
+        raise ConfigError(f"{config.path.name}: pricing.cash_dividends: {item.id}: {fault}") from fault
+
+
+def trading_sessions(config: configs.Config, book: LoadedBook) -> dict[str, Sessions]:
+    """The sessions of the underlyings' calendars from the start's year to the last expiry's: what a trading year averages."""
+    ends = [item.expiry for item in book.instruments if isinstance(item, OptionContract)]
+    first, last = utc_date(config.session.start), utc_date(max([config.session.start, *ends]))
+    return {item.calendar: named(item.calendar, first, last) for item in book.underlyings}
 
 
 def limit_settings(config: configs.Config) -> limits.LimitSettings:

@@ -744,6 +744,9 @@ class Loop:
                 continue
             if math.isnan(self.valuation.spot(contract.underlying)):
                 return f"no price of {contract.underlying} from its source"
+            unmarked = "" if opening.mark is not None else self.valuation.why_unmarked(contract, self.now)
+            if unmarked:
+                return unmarked
             if not quoted or not math.isnan(self.marks.mid(k)):
                 continue
             if self.settings.begin == "two_sided":

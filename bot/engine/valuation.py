@@ -95,10 +95,11 @@ class ValuationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def marks_at(self) -> Literal["mid", "model"]:
-        """Where option P&L is marked: the middle of the quote when vols come from it, else the model unless said."""
+        """Where option P&L is marked unless said: the middle of the quote when vols are implied from it or forecast beside it,
+        else the model."""
         if self.mark is not None:
             return self.mark
-        return "mid" if self.vol == "implied" and self.pricer != "table" else "model"
+        return "mid" if self.vol in {"implied", "forecast"} and self.pricer != "table" else "model"
 
 
 class UnitGreeks(NamedTuple):
@@ -583,6 +584,18 @@ class Valuation:
             forwards=lambda S, T: s.forward_less_cash(S, T, at),
         )
 
+    def why_unmarked(self, contract: OptionContract, now: Nanos) -> str:
+        """Why a contract could not be marked at a model value if the session began now; empty when it could."""
+        if self.settings.marks_at == "mid" or self.settings.vol not in {"surface", "forecast"}:
+            return ""
+        s = self.slice(contract.underlying)
+        spot = self.spot(contract.underlying)
+        if self.settings.vol == "forecast":
+            vol = self._forecast(s, spot, now)
+            return "" if np.all(np.isfinite(vol)) else f"the forecast has not seen enough of {contract.underlying}"
+        made, why = smiles.fit_surface(self._smiles(s, spot, now), self.settings.surface, spot=spot)
+        return "" if made is not None else f"no surface of {contract.underlying}: {why}"
+
     def _fit(self, s: Slice, now: Nanos) -> bool:
         """Mark every contract on a surface of the chain; the last good one is carried, with its age, when none fits."""
         spot = self.spot(s.underlying)
@@ -611,16 +624,18 @@ class Valuation:
 
     def _foresee(self, s: Slice, now: Nanos) -> bool:
         """Mark every contract at the vol its source forecasts from bars that have ended."""
+        vol = self._forecast(s, self.spot(s.underlying), now)
+        return self._take_vols(s, vol, np.isfinite(vol) & (vol > 0.0), now) if s.contracts else False
+
+    def _forecast(self, s: Slice, spot: float, now: Nanos) -> Floats:
+        """The forecast for each contract of a slice, one number before it has any; the present price is noted first."""
         settings = self.settings.forecast
         assert settings is not None  # checked in the constructor
         bars = self._bars.get(s.underlying)
         if bars is None:
             bars = self._bars[s.underlying] = vol_sources.bars_of(settings, s.underlying)
-        spot = self.spot(s.underlying)
         if not self.is_stale(s.underlying, now):
             bars.observe(now, spot)
-        if not s.contracts:
-            return False
         known, gaps = bars.known(now)
         tau = s.tau(now)
         opened, high, low, close = np.array([bar[1:] for bar in known], dtype=np.float64).reshape(len(known), 4).T
@@ -642,8 +657,8 @@ class Valuation:
                 forward=s.forward(spot, tau)[0],
             )
         )
-        vol = np.broadcast_to(np.asarray(found, dtype=np.float64), s.strike.shape)
-        return self._take_vols(s, vol, np.isfinite(vol) & (vol > 0.0), now)
+        vol = np.asarray(found, dtype=np.float64)
+        return np.array(np.broadcast_to(vol, s.strike.shape)) if s.contracts else np.atleast_1d(vol)
 
     def _tilt(self, s: Slice, now: Nanos) -> bool:
         """Fix d vol / d spot of every contract at this re-mark; True when it changed."""

@@ -290,9 +290,8 @@ def test_risk_values_the_book_and_sends_nothing(tmp_path: Path, capsys: Capture)
 
 
 UNDELIVERED: list[tuple[str, str]] = [
-    ('vol = "implied"', 'vol = "surface"'),
-    ('vol = "implied"', 'vol = "implied"\npricer = "american"'),
-    ('vol = "implied"', 'vol = "implied"\nsmile = "sticky_delta"'),
+    ('kind = "delta_hedger"', 'kind = "delta_hedger"\non_fault = "hedge_only"'),
+    ("[storage]", '[storage]\ndurability = "live"'),
 ]
 
 
