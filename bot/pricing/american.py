@@ -30,12 +30,13 @@ from bot.pricing.status import Status
 Accuracy: TypeAlias = Literal["fast", "default", "high", "reference"]
 
 SHAPES: Final = {
-    "fast": (6, 6, 12, 2, 1e-3),
-    "default": (12, 12, 24, 4, 1e-3),
-    "high": (28, 40, 64, 8, 1e-10),
-    "reference": (40, 90, 120, 12, 1e-12),
+    "fast": ((4, 4, 1), (6, 6, 16), 2, 1e-3),
+    "default": ((6, 6, 2), (12, 10, 48), 5, 1e-3),
+    "high": ((12, 10, 3), (28, 40, 64), 8, 1e-10),
+    "reference": ((12, 12, 4), (40, 90, 120), 12, 1e-12),
 }
-"""Nodes of the boundary, of its integrals, of the price's integral; Newton rounds at most; tolerance on ln b / w."""
+"""First few nodes: of the boundary, of its integrals, Newton rounds; then nodes of the boundary, of its integrals, of the
+price's integral; Newton rounds at most; tolerance on ln b / w."""
 NO_GAIN: Final = 1e-16
 ROOT: Final = 1.5
 """Nodes are Chebyshev's in sqrt(t)^(1 / ROOT)."""
@@ -185,7 +186,7 @@ class _Rows:
 
 def _solve(rows: _Rows, accuracy: Accuracy, *, greeks: bool) -> tuple[Array, Array, NDArray[np.int64]]:
     """Outputs (6, n), ln boundary (m, nodes) of the m rows that have one, and their indices; completes rows.status."""
-    scheme = _scheme(accuracy)
+    scheme = scheme_of(accuracy)
     out = np.full((6, rows.S.size), np.nan)
     s, k, r, q = rows.as_puts()
     ok = rows.status == Status.OK
@@ -213,39 +214,25 @@ def _solve(rows: _Rows, accuracy: Accuracy, *, greeks: bool) -> tuple[Array, Arr
     return out, ln_b, live
 
 
-def _puts(scheme: _Scheme, columns: list[Array], ln_b: Array, *, greeks: bool) -> Array:
+def _puts(scheme: Scheme, columns: list[Array], ln_b: Array, *, greeks: bool) -> Array:
     """Outputs (6, m) of rows given as puts, turned back into what they were. Writes ln_b."""
     from bot.pricing import american_kernels as kernels  # noqa: PLC0415  the compiler is imported by those who price
 
     s, k, r, q, tau, vol, cp = columns
     x = s / k
-    table = np.ascontiguousarray(np.stack([x, tau, r, q, vol], axis=1))
-    call = cp > 0.0
-    raw = np.empty((s.size, kernels.OUTPUTS))
-    kernels.put_rows(
-        table,
-        call.astype(np.int8),
-        scheme.nodes,
-        scheme.interpolation,
-        scheme.across,
-        scheme.rules,
-        scheme.price_across,
-        scheme.price_rules,
-        scheme.rounds,
-        scheme.tolerance,
-        greeks,
-        raw,
-        ln_b,
-    )
+    raw = np.empty((kernels.OUTPUTS, s.size))
+    kernels.put_rows(np.stack([x, tau, r, q, vol, cp]), *scheme, greeks, raw, ln_b)
     result = np.full((6, s.size), np.nan)
-    result[0] = np.where(raw[:, 0] == 1.0 - x, k - s, k * raw[:, 0])
+    exercised = raw[0] == 1.0 - x
+    result[0] = np.where(exercised, k - s, k * raw[0])
     if not greeks:
         return result
-    value, delta, gamma = raw[:, 0], raw[:, 1], raw[:, 2]
+    value, delta, gamma = raw[:3]
+    call = cp > 0.0
     # a call of spot S is S p(x), x = K / S: its delta is p - x p', its gamma x^2 p'' / S
-    result[1] = np.where(call, np.where(raw[:, 0] == 1.0 - x, 1.0, np.minimum(value - x * delta, 1.0)), delta)
+    result[1] = np.where(call, np.where(exercised, 1.0, np.minimum(value - x * delta, 1.0)), delta)
     result[2] = np.where(call, x * x, 1.0) * gamma / k
-    result[3:] = k * raw[:, 3:].T
+    result[3:] = k * raw[3:]
     return result
 
 
@@ -280,7 +267,7 @@ def _limit(rows: _Rows) -> Array:
 
 
 def _boundary_of(rows: _Rows, ln_b: Array, live: NDArray[np.int64], accuracy: Accuracy) -> Boundary:
-    nodes = _scheme(accuracy).nodes
+    nodes = scheme_of(accuracy).nodes
     levels = np.full((rows.S.size, nodes.size), np.nan)
     with np.errstate(all="ignore"):
         left = rows.tau[:, None] * nodes**2
@@ -351,11 +338,20 @@ def _search_vol(P: Array, rows: _Rows, accuracy: Accuracy) -> tuple[Array, NDArr
 # ------------------------------------------------------------------------------------------- collocation
 
 
-class _Scheme(NamedTuple):
-    """Nodes, the matrix from values at nodes to points, and quadrature rules; see `american_kernels`."""
+class Scheme(NamedTuple):
+    """Nodes, matrices from values at nodes to points, quadrature rules and rounds, in the order of `put_rows`.
 
+    Shape: n0 few nodes with l0 points each, n nodes with l points each, p points of the price: few (n0,), few_across
+    (n0 l0, n0), few_rules (4, n0 l0), nodes (n,), lift (n, n0), across (n l, n), rules (4, n l), price_across (p, n),
+    price_rules (4, p). Nodes are roots of the time left as fractions of sqrt(tau), longest first.
+    """
+
+    few: Array
+    few_across: Array
+    few_rules: Array
+    few_rounds: int
     nodes: Array
-    interpolation: Array
+    lift: Array
     across: Array
     rules: Array
     price_across: Array
@@ -365,17 +361,35 @@ class _Scheme(NamedTuple):
 
 
 @cache
-def _scheme(accuracy: str) -> _Scheme:
+def scheme_of(accuracy: str) -> Scheme:
+    """The tables of one accuracy. Errors: ValueError for an unknown one."""
     if accuracy not in SHAPES:
         raise ValueError(f"american: accuracy: expected one of {sorted(SHAPES)}, found {accuracy!r}")
-    n, inner, outer, rounds, tolerance = SHAPES[accuracy]
-    nodes = (0.5 * (1.0 + np.cos(np.pi * np.arange(n) / n))) ** ROOT
+    (n_0, inner_0, rounds_0), (n, inner, outer), rounds, tolerance = SHAPES[accuracy]
+    few, nodes = _nodes(n_0), _nodes(n)
+    few_rules, few_points = _rules(few, inner_0)
     rules, points = _rules(nodes, inner)
-    interpolation = _interpolation(nodes, points)
     price_rules, price_points = _rules(np.ones(1), outer)
-    price_across = np.ascontiguousarray(_interpolation(nodes, price_points).T)
-    across = np.ascontiguousarray(interpolation.T)
-    return _Scheme(nodes, interpolation, across, rules, price_across, price_rules, rounds, tolerance)
+    return Scheme(
+        few=few,
+        few_across=_interpolation(few, few_points),
+        few_rules=few_rules,
+        few_rounds=rounds_0,
+        nodes=nodes,
+        lift=_interpolation(few, nodes),
+        across=_interpolation(nodes, points),
+        rules=rules,
+        price_across=_interpolation(nodes, price_points),
+        price_rules=price_rules,
+        rounds=rounds,
+        tolerance=tolerance,
+    )
+
+
+def _nodes(n: int) -> Array:
+    """Roots of the time left at Chebyshev's extrema but expiry itself, longest first. Shape: (n,)."""
+    nodes: Array = (0.5 * (1.0 + np.cos(np.pi * np.arange(n) / n))) ** ROOT
+    return nodes
 
 
 def _rules(roots: Array, count: int) -> tuple[Array, Array]:
