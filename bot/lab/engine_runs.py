@@ -19,7 +19,8 @@ from adapters.paper import PaperBroker, PaperOptions
 from bot.core.errors import EvenkeelError
 from bot.core.events import Target
 from bot.core.expiry import EXERCISE_THRESHOLD
-from bot.core.ports import Hedge, HedgePolicy, InLoopBroker, StrategyView
+from bot.core.hedge_cost import CostEstimate, EstimatedHedge
+from bot.core.ports import HedgePolicy, InLoopBroker, Prepares, StrategyView
 from bot.core.quiet import QuietBox
 from bot.domain.costs import BasisPoints, PerTicket, Schedule, SumOf
 from bot.domain.instruments import OptionContract, Spot, Universe
@@ -134,7 +135,7 @@ def engine_path(
     Legs settle in cash by the venue's rule (see `as_settled`). Errors: ValueError for what the engine cannot hold:
     a rate other than 0, an opening trade without cost, a ticket in fractions of a cent.
     """
-    _expect_runnable(problem)
+    _expect_runnable(policy, problem)
     rows = problem.rows()
     options = [_contract(problem, row, k) for k, row in enumerate(rows)]
     lot = decimal_of(problem.lot) if problem.lot else None
@@ -145,7 +146,13 @@ def engine_path(
     valuation = Valuation(universe, marks, ValuationSettings(vol="per_contract", vols=vols, mark="model"))
     venue = paper_broker(problem, cost_as=cost_as) if broker is None else broker(problem)
     venue.attach(universe, marks, "dynamic")
-    hedge = Hedge(underlying=UNDERLYING, instrument=UNDERLYING, lot=lot, cost=problem.cost)
+    hedge = EstimatedHedge(
+        underlying=UNDERLYING,
+        instrument=UNDERLYING,
+        lot=lot,
+        cost=problem.cost,
+        estimate=CostEstimate(fraction=problem.cost, ticket=problem.fixed_cost),
+    )
     end = START + problem.dates * problem.step
     strategy = Dated(DeltaHedger(hedges=[hedge], policy=policy), end - problem.step)
     account = Account(
@@ -186,7 +193,9 @@ def _quote(ts: Nanos, spot: float, half: float) -> Quote:
     return Quote(instrument=UNDERLYING, ts_event=ts, ts_recv=ts, bid=spot * (1.0 - half), ask=spot * (1.0 + half))
 
 
-def _expect_runnable(problem: Problem) -> None:
+def _expect_runnable(policy: HedgePolicy, problem: Problem) -> None:
+    if isinstance(policy, Prepares) and not problem.charge_close:
+        raise ValueError("engine run: charge_close: expected True: the hedger plans with closing costs")
     if problem.rate != 0.0:
         raise ValueError(
             f"engine run: rate: expected 0, found {problem.rate:g}: restate the problem in discounted units"

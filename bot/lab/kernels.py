@@ -78,6 +78,34 @@ def add_leg(
         net_decay[j] += gamma * vol * vol
 
 
+@compiled(numba.types.void(_IN, _f64, _f64, _f64, _f64, _f64, _OUT, _OUT, _OUT))
+def add_terms(
+    spot: NDArray[np.float64],
+    strike: float,
+    tau: float,
+    vol: float,
+    rate: float,
+    weight: float,
+    share: NDArray[np.float64],
+    taus: NDArray[np.float64],
+    variances: NDArray[np.float64],
+) -> None:
+    """Adds one leg's |weight x gamma|, and tau and vol^2 times it, to a book's terms. Shape: all (paths,).
+
+    As `bot.pricing.legs.terms_by_formula`; the factor 1 / S common to all legs is left out.
+    """
+    w = vol * math.sqrt(tau)
+    k = strike * exp_product(-rate, tau)
+    size = abs(weight)
+    for j in range(spot.shape[0]):
+        S = spot[j]
+        d1, _, inverse = deviations(S, strike, S, k, rate * tau, w)
+        part = size * exp_sum(-0.5 * d1 * d1, 0.0) * inverse
+        share[j] += part
+        taus[j] += part * tau
+        variances[j] += part * vol * vol
+
+
 @compiled(numba.types.void(_IN, _IN, _f64, _f64, _f64, _f64, _IN, _IN, _IN, _OUT, _OUT, _OUT))
 def add_shared(
     spot: NDArray[np.float64],
@@ -143,7 +171,13 @@ def wanted_lots(lo: float, hi: float, to: float, centred: bool, held: float, abo
     return rounded(0.5 * (lo + hi), above, below, 0)
 
 
-_STEP: Final = numba.types.void(_IN, _IN, _f64, _f64, _IN, _IN, _IN, _bool, _f64, _f64, _f64, _f64, _f64, _f64, _OUT)
+_STEP: Final = numba.types.void(_IN, _IN, _f64, _f64, _IN, _IN, _IN, _bool, *(_f64,) * 8, _OUT)
+
+
+@numba.njit(forceinline=True, error_model="numpy")
+def is_cut(lo: float, hi: float, least: float, most: float) -> bool:
+    """True where a band meets the reach [least, most] and does not cover it: as `strategies.policies.reach`."""
+    return (lo <= most) & (hi >= least) & (not ((lo <= least) & (hi >= most)))
 
 
 @compiled(_STEP)
@@ -156,6 +190,8 @@ def step(
     hi: NDArray[np.float64],
     to: NDArray[np.float64],
     centred: bool,
+    least: float,
+    most: float,
     per_contract: float,
     cost: float,
     fixed: float,
@@ -166,18 +202,21 @@ def step(
 ) -> None:
     """One decision in any size and the move after it: clamps each holding into its band, charges, carries it on.
 
+    Bands are cut to the book's reach [least, most] (infinite: not cut).
     Shape: spot, after, lo, hi, to (paths,); state (STATE_SIZE,). `now` carries the bits of an integer instant. No
     branches, so that the loop becomes vector code.
     """
     for j in range(spot.shape[0]):
         y = state[HELD + j]
-        a = lo[j]
-        b = hi[j]
+        cut = is_cut(lo[j], hi[j], least, most)
+        a = max(lo[j], least) if cut else lo[j]
+        b = min(hi[j], most) if cut else hi[j]
+        t = min(max(to[j], a), b) if cut else to[j]
         S = spot[j]
         acts = not ((a <= y) & (y <= b) & (a != b))
         bounded = not ((abs(a) == np.inf) & (abs(b) == np.inf))
         edge = a if y < a else b
-        aim = to[j] if centred else edge
+        aim = t if centred else edge
         aim = a if a == b else aim
         new = aim if acts & bounded else y
         size = abs(new - y) * per_contract
@@ -202,6 +241,8 @@ def step_lots(
     hi: NDArray[np.float64],
     to: NDArray[np.float64],
     centred: bool,
+    least: float,
+    most: float,
     per_contract: float,
     cost: float,
     fixed: float,
@@ -213,14 +254,16 @@ def step_lots(
     """The same in whole lots of above / below contracts. Shape: as `step`."""
     for j in range(spot.shape[0]):
         y = state[HELD + j]
-        a = lo[j]
-        b = hi[j]
+        cut = is_cut(lo[j], hi[j], least, most)
+        a = max(lo[j], least) if cut else lo[j]
+        b = min(hi[j], most) if cut else hi[j]
+        t = min(max(to[j], a), b) if cut else to[j]
         S = spot[j]
         if not (a <= y <= b and a != b):
             state[LAST_SPOT + j] = S
             state[LAST_TS + j] = now
             if not (abs(a) == np.inf and abs(b) == np.inf):
-                new = wanted_lots(a, b, to[j], centred, y, above, below)
+                new = wanted_lots(a, b, t, centred, y, above, below)
                 size = abs(new - y) * per_contract
                 if size != 0.0:
                     state[COST + j] += discount * (cost * (S * size) + fixed)

@@ -13,9 +13,11 @@ import numpy as np
 from bot.core.ports import BandInput, HedgePolicy, LegInput, ShapesDelta
 from bot.domain.units import NS_PER_YEAR, decimal_of
 from bot.lab.problem import Problem, Row
-from bot.lab.scorer import discount_at, prepared
+from bot.lab.scorer import Floats, discount_at, is_bounded, prepared, reach_at
 from bot.pricing import black
+from bot.pricing.legs import terms_by_formula
 from strategies.policies.decide import decide
+from strategies.policies.reach import within_reach
 
 
 class PathOutcome(NamedTuple):
@@ -41,6 +43,8 @@ def score_one(policy: HedgePolicy, problem: Problem, path: np.ndarray[tuple[int]
         spot, now = float(path[i]), i * problem.step
         x = look(rule, problem, spot, i, held, last_ts, last_spot)
         band = rule.band(x)
+        if is_bounded(policy):
+            band = within_reach(band, *reach_at(problem, i))
         if not (band.lo <= held <= band.hi and band.lo != band.hi):
             decision = decide(band, held, lot, policy=rule.name)
             last_ts, last_spot = now, spot
@@ -99,18 +103,31 @@ def look(
                 cost=problem.cost,
             )
         )
-    main = int(np.argmax(np.abs(weight))) if live else -1
+    book_tau, book_vol = _terms(spot, strike, tau, vol, cp, weight, problem.rate)
     return BandInput(
         now=now,
         spot=spot,
         want=-float(np.sum(weight * deltas)) if live else 0.0,
         held=held,
         gamma=net_gamma,
-        tau=float(tau[main]) if live else math.nan,
-        vol=float(vol[main]) if live else math.nan,
+        tau=book_tau,
+        vol=book_vol,
         rate=problem.rate,
         per_contract=1.0,
         cost=problem.cost,
         last_hedge_ts=last_ts,
         last_hedge_spot=last_spot,
     )
+
+
+def _terms(
+    spot: float, strike: Floats, tau: Floats, vol: Floats, cp: Floats, weight: Floats, rate: float
+) -> tuple[float, float]:
+    """The book's time and vol, weighted by |weight x gamma|."""
+    if not len(strike):
+        return math.nan, math.nan
+    packed = black.pack_slice(
+        strike=strike, expiry=np.zeros(len(strike), dtype=np.int64), vol=vol, cp=cp, weight=weight, epoch=0
+    )
+    packed[:, 1] = tau * NS_PER_YEAR
+    return terms_by_formula(spot, 0, packed, rate, 0.0)

@@ -18,11 +18,14 @@ from bot.core.ports import BandInput, HedgePolicy, LegInput, Prepares, ShapesDel
 from bot.domain.units import NS_PER_YEAR, decimal_of
 from bot.lab.problem import Problem, Row
 from bot.lab.scenarios import BLOCK, Scenarios
+from strategies.policies.reach import Reach, reach_of
 
 Floats: TypeAlias = NDArray[np.float64]
 Policies: TypeAlias = Mapping[str, HedgePolicy] | Sequence[HedgePolicy]
 INF = np.inf
 NEVER = -1
+LEAST = 1e-200
+NO_BOUND = Reach(-INF, INF)
 
 
 class Outcome(NamedTuple):
@@ -80,8 +83,8 @@ class Date(NamedTuple):
     gamma: Floats
     deltas: Floats
     live: tuple[Row, ...]
-    tau: float
-    vol: float
+    tau: float | Floats
+    vol: float | Floats
 
 
 def named(policies: Policies) -> dict[str, HedgePolicy]:
@@ -107,7 +110,10 @@ def run(policies: Policies, problem: Problem, scenarios: Scenarios, *, threads: 
     Errors: ValueError when the scenarios' dates are not the problem's, or a policy answers NaN.
     """
     _expect_same_dates(problem, scenarios)
-    rules = {name: prepared(policy, problem) for name, policy in named(policies).items()}
+    asked = named(policies)
+    rules = {name: prepared(policy, problem) for name, policy in asked.items()}
+    bounds = [reach_at(problem, i) for i in range(problem.dates)]
+    reaches = {name: bounds if is_bounded(policy) else [NO_BOUND] * problem.dates for name, policy in asked.items()}
     n = scenarios.n_paths
     outcomes = tuple(Outcome(*(np.empty(n) for _ in Outcome._fields)) for _ in rules)
     common = Common(*(np.empty(n) for _ in Common._fields))
@@ -123,6 +129,7 @@ def run(policies: Policies, problem: Problem, scenarios: Scenarios, *, threads: 
             [Outcome(*(c[rows] for c in o)) for o in outcomes],
             Common(*(c[rows] for c in common)),
             problem.vol if scenarios.lognormal_vol is None else scenarios.lognormal_vol,
+            reaches,
         )
 
     if threads == 1:
@@ -155,13 +162,14 @@ def _score_block(
     outcomes: Sequence[Outcome],
     common: Common,
     path_vol: float,
+    reaches: Mapping[str, Sequence[Reach]],
 ) -> None:
     spots = np.ascontiguousarray(paths.T)
     shaped = any(isinstance(policy, ShapesDelta) for policy in rules.values())
     dates = list(block_dates(problem, spots, common, path_vol, keep_deltas=shaped))
     common.payoff[:] = payoff(problem, spots)
-    for policy, outcome in zip(rules.values(), outcomes, strict=True):
-        _hedge_block(policy, problem, dates, spots[-1], outcome)
+    for (name, policy), outcome in zip(rules.items(), outcomes, strict=True):
+        _hedge_block(policy, problem, dates, spots[-1], outcome, reaches=reaches[name])
 
 
 def payoff(problem: Problem, spots: Floats) -> Floats:
@@ -219,7 +227,7 @@ def block_dates(
             common.gamma_theta,
             common.gamma_martingale,
         )
-        main = max(live, key=lambda row: abs(row.quantity), default=None)
+        terms = _terms(problem, live, spots[i], now)
         yield Date(
             i=i,
             now=now,
@@ -231,12 +239,57 @@ def block_dates(
             gamma=gamma,
             deltas=deltas,
             live=live,
-            tau=np.nan if main is None else (main.date * problem.step - now) / NS_PER_YEAR,
-            vol=np.nan if main is None else main.vol,
+            tau=terms[0],
+            vol=terms[1],
         )
 
 
-def _hedge_block(policy: HedgePolicy, problem: Problem, dates: Sequence[Date], last: Floats, outcome: Outcome) -> None:
+def _terms(problem: Problem, live: Sequence[Row], spot: Floats, now: int) -> tuple[float | Floats, float | Floats]:
+    """The book's time and vol as the hedger sees them: one number each where the legs agree. Shape: () or (paths,)."""
+    from bot.lab import kernels  # noqa: PLC0415  the compiler is imported by those who score
+
+    if not live:
+        return np.nan, np.nan
+    years = [(row.date * problem.step - now) / NS_PER_YEAR for row in live]
+    if len({(row.date, row.vol) for row in live}) == 1:
+        return years[0], live[0].vol
+    share, taus, variances = np.zeros((3, len(spot)))
+    for row, year in zip(live, years, strict=True):
+        kernels.add_terms(spot, row.strike, year, row.vol, problem.rate, row.quantity, share, taus, variances)
+    weight = np.array([abs(row.quantity) for row in live])
+    total = float(weight.sum())
+    flat = (float(weight @ np.array(years)) / total, float(weight @ np.array([row.vol**2 for row in live])) / total)
+    known = share > LEAST * total
+    safe = np.where(known, share, 1.0)
+    return np.where(known, taus / safe, flat[0]), np.sqrt(np.where(known, variances / safe, flat[1]))
+
+
+def reach_at(problem: Problem, date: int) -> Reach:
+    """The least and greatest hedge the legs alive at a date can ever ask for."""
+    live = [row for row in problem.rows() if row.date > date]
+    book = reach_of(
+        [row.cp for row in live],
+        [row.strike for row in live],
+        [row.quantity for row in live],
+        [float(row.date) for row in live],
+    )
+    return Reach(-book.hi, -book.lo)
+
+
+def is_bounded(policy: HedgePolicy) -> bool:
+    """True for a policy whose bands the hedger cuts to the book's reach."""
+    return bool(getattr(policy, "bounded", False))
+
+
+def _hedge_block(
+    policy: HedgePolicy,
+    problem: Problem,
+    dates: Sequence[Date],
+    last: Floats,
+    outcome: Outcome,
+    *,
+    reaches: Sequence[Reach],
+) -> None:
     from bot.lab import kernels  # noqa: PLC0415  the compiler is imported by those who score
 
     width = len(last)
@@ -267,6 +320,7 @@ def _hedge_block(policy: HedgePolicy, problem: Problem, dates: Sequence[Date], l
             hi,
             lo if band.to is None else _column(band.to, width),
             band.to is not None,
+            *reaches[d.i],
             1.0,
             0.0 if free else problem.cost,
             0.0 if free else problem.fixed_cost,

@@ -17,8 +17,11 @@ from bot.pricing import black
 from strategies.policies.decide import decide
 from strategies.policies.delta_band import DeltaBand
 from strategies.policies.fixed_interval import FixedInterval
+from strategies.policies.leland_delta import LelandDelta
 from strategies.policies.no_hedge import NoHedge
 from strategies.policies.static_hedge import StaticHedge
+from strategies.policies.whalley_wilmott import WhalleyWilmott
+from strategies.policies.zakamouline import Zakamouline
 
 CALL = Problem(
     legs=((1, 100.0, -1.0),), spot=100.0, vol=0.2, cost=0.002, dates=20, risk_aversion=1.0, tau=20 / 252, every=4
@@ -80,6 +83,10 @@ POLICIES: dict[str, HedgePolicy] = {
     "own delta": OwnDelta(),
     "remembers": Remembers(),
     "solved": Solved(),
+    "Whalley-Wilmott": WhalleyWilmott(risk_aversion=0.5),
+    "to centre": WhalleyWilmott(risk_aversion=0.02, to="centre"),
+    "Zakamouline": Zakamouline(risk_aversion=1.0),
+    "Leland": LelandDelta(interval=2 * CALL.step),
 }
 
 
