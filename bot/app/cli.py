@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -251,6 +252,39 @@ def explain(
         terminal.show(explains.render(document))
 
 
+@app.command()
+def tca(
+    run_name: Annotated[str, typer.Argument(metavar="RUN")],
+    account: Annotated[str, typer.Option("--account", help="whose orders")] = "dynamic",
+    window: Annotated[int, typer.Option("--window", help="hedges a rolling figure looks back on")] = 20,
+    intervals: Annotated[
+        int, typer.Option("--intervals", help="report-grid intervals the rolling effectiveness looks back on")
+    ] = 30,
+    adv: Annotated[str | None, typer.Option("--adv", help="contracts a day to scale impact by")] = None,
+    pool: Annotated[list[str] | None, typer.Option("--pool", help="another run whose fills enter the fits")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="write the analysis as a page")] = None,
+    broker: Annotated[Path | None, typer.Option("--broker", help="write the fitted [broker] table")] = None,
+    runs: Runs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Transaction cost analysis: each hedge against its decision and the model, rolling, and what the fills tell the broker."""
+    from bot.app import tca as costs  # noqa: PLC0415
+    from bot.app import terminal  # noqa: PLC0415
+    from bot.app.runs import find  # noqa: PLC0415
+
+    stored, others = find(runs, run_name), [find(runs, name) for name in pool or []]
+    volume = None if adv is None else _volume(adv)
+    document = costs.document(stored, account=account, window=window, intervals=intervals, adv=volume, pooled=others)
+    if html is not None:
+        costs.write_page(document, html)
+    if broker is not None:
+        costs.write_broker(document["broker"], broker)
+    if as_json:
+        _print_json(document)
+    else:
+        terminal.show(costs.render(document))
+
+
 # --------------------------------------------------------------------------- looking
 
 
@@ -457,6 +491,13 @@ def _instant(text: str, option: str) -> int:
         return parse_instant(text)
     except ValueError as fault:
         raise ConfigError(f"{option}: {fault}") from fault
+
+
+def _volume(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation as fault:
+        raise ConfigError(f"--adv: expected contracts a day, found {text!r}") from fault
 
 
 def _print_json(document: Any) -> None:

@@ -1,12 +1,12 @@
-"""A calibration is what our own fills say the paper broker should be told: spread share, latency, impact; law: a number comes with
-its standard error and count, and where the fills cannot tell, a sentence stands in its place.
+"""A calibration is what our own fills say the paper broker should be told of spread, latency and impact; law: a number comes
+with its standard error and count, and where the fills cannot tell, a sentence stands in its place.
 
 The fits see executions, not quotes in between, so they describe what we paid at the sizes we traded and nothing beyond.
 
 - Spread: the distance from middle to price against the half spread the decision saw, through the origin; and against the
   price itself, in basis points.
 - Latency: a constant and a uniform draw, as the paper broker has it: the unbiased estimators from the extremes of n draws
-  (Johnson, Kotz and Balakrishnan 1995, vol. 2, ch. 26), unless a Kolmogorov-Smirnov test refuses the uniform law; then the
+  (Johnson, Kotz and Balakrishnan 1995), unless a Kolmogorov-Smirnov test refuses the uniform law; then the
   draw that has the sample's 5% and 95% quantiles.
 - Impact: how much worse than the touch a walk of relative depth x executed, y = c sqrt(x) and y = c x, through the origin by
   a Huber (1964) M-estimate, so that a few odd fills do not bend it. Standard errors are heteroskedasticity-robust (White 1980).
@@ -139,11 +139,32 @@ def fit_spread(records: Sequence[HedgeRecord], instrument: Instrument) -> Spread
     near = abs((share.value or 0.0) - 1.0) <= AS_QUOTED or not share.differs_from(1.0)
     if near or not half_bp.known:
         return SpreadFit(share=share, half_bp=half_bp, as_quoted=near)
-    # An assumed touch is computed, so it is rounded outward to the tick: half a tick on average, taken off again.
-    tick = 0.0 if instrument.tick is None else float(instrument.tick)
-    mids = [float(r.mid) for r in records if r.mid]
-    finer = max(0.0, (half_bp.value or 0.0) - 0.5 * tick / float(np.mean(mids)) / ONE_BP)
-    return SpreadFit(share=share, half_bp=msgspec.structs.replace(half_bp, value=finer), as_quoted=False)
+    return SpreadFit(share=share, half_bp=_within_ticks(half_bp, records, instrument.tick), as_quoted=False)
+
+
+def _within_ticks(fit: Estimate, records: Sequence[HedgeRecord], tick: Decimal | None) -> Estimate:
+    """The half spread in basis points before a computed touch was rounded outward to its tick.
+
+    Each fill says that it lies in ((paid - tick)/mid, paid/mid]. Where one number lies in four of five of these, it is the
+    middle of where most of them overlap; else half a tick is taken off the mean, and its rounding added to the error.
+    """
+    pairs = [(float(r.spread_paid), float(r.mid)) for r in records if r.mid and r.mid > 0 and r.spread_paid is not None]
+    if not tick or not pairs:
+        return fit
+    step = float(tick)
+    paid, mid = np.array(pairs).T
+    low, high = np.maximum(paid - step, 0.0) / mid / ONE_BP, paid / mid / ONE_BP
+    edges = np.sort(np.concatenate((low, high)))
+    middles = 0.5 * (edges[:-1] + edges[1:])
+    inside = np.searchsorted(np.sort(low), middles) - np.searchsorted(np.sort(high), middles)
+    best = np.flatnonzero(inside == inside.max())
+    if inside.max() >= 0.8 * len(pairs):
+        start, end = float(edges[best[0]]), float(edges[best[-1] + 1])
+        error = (end - start) / math.sqrt(12.0)
+        return Estimate(value=0.5 * (start + end), error=error, count=len(pairs), text="before rounding to the tick")
+    unit = step / float(np.mean(mid)) / ONE_BP
+    error = math.hypot(fit.error or 0.0, unit / math.sqrt(12.0))
+    return msgspec.structs.replace(fit, value=max(0.0, (fit.value or 0.0) - 0.5 * unit), error=error)
 
 
 def _fit_share(records: Sequence[HedgeRecord]) -> Estimate:
@@ -263,7 +284,7 @@ def _why_no_impact(
 
 def _columns(walks: Sequence[tuple[Walk, Decimal | None]], adv: Decimal | None) -> _Deep:
     x = [float(walk.depth / (adv if adv is not None else walk.displayed or walk.depth)) for walk, _ in walks]
-    y = [float((walk.worse - (tick or 0) / 2) / walk.touch) for walk, tick in walks]
+    y = [float((walk.worse - (tick or Decimal(0)) / 2) / walk.touch) for walk, tick in walks]
     return _Deep(np.array(x), np.array(y))
 
 
