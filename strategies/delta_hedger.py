@@ -126,6 +126,13 @@ class _State:
         self.ends: tuple[Nanos, ...] = ()
         self.plan_spots = (-math.inf, math.inf)
 
+    def has_left(self, legs: LegsInView) -> bool:
+        """True when the price is no longer one the rule was made for."""
+        if self.plan is None:
+            return False
+        lo, hi = self.plan_spots
+        return not lo <= legs.spot() <= hi
+
     def take(self, rule: HedgePolicy) -> None:
         """Trade by this rule from now on."""
         self.rule = rule
@@ -330,8 +337,10 @@ class DeltaHedger:
         )  # fmt: skip
         band = rule.band(x)
         if self._bounded:
-            ends = sorted(x.want + (own - end * legs.ratio()) / per_contract for end in state.reach)
-            band = within_reach(band, ends[0], ends[1])
+            ratio = legs.ratio()
+            one = x.want + (own - state.reach.hi * ratio) / per_contract
+            other = x.want + (own - state.reach.lo * ratio) / per_contract
+            band = within_reach(band, min(one, other), max(one, other))
         if shift:
             band = Band(band.lo - shift, band.hi - shift, None if band.to is None else band.to - shift)
         return x, band
@@ -341,8 +350,7 @@ class DeltaHedger:
     def _look(self, view: StrategyView, state: _State, price: float, delta: float, gamma: float) -> float:
         """Bring up to date what the rule is shown, and give the delta it hedges at: the model's, or its own."""
         legs = cast("SeesLegs", view).legs(state.hedge.underlying)
-        lo, hi = state.plan_spots
-        if legs is not state.legs or legs.version != state.version or not lo <= legs.spot() <= hi:
+        if legs is not state.legs or legs.version != state.version or state.has_left(legs):
             self._take_legs(view, state, legs, price)
         state.gamma = gamma
         if self._needs_terms:
