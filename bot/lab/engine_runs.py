@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from bot.core.errors import EvenkeelError
 from bot.core.events import Target
 from bot.core.expiry import EXERCISE_THRESHOLD
 from bot.core.hedge_cost import CostEstimate, EstimatedHedge
-from bot.core.ports import HedgePolicy, InLoopBroker, Prepares, StrategyView
+from bot.core.ports import HedgePlan, HedgePolicy, InLoopBroker, Prepares, StrategyView
 from bot.core.quiet import QuietBox
 from bot.domain.costs import BasisPoints, PerTicket, Schedule, SumOf
 from bot.domain.instruments import OptionContract, Spot, Universe
@@ -94,6 +94,29 @@ class Dated:
     def trades(self) -> Sequence[str]:
         """As the hedger says."""
         return self._inner.trades()
+
+
+class Once:
+    """A policy that solves each plan once: the law of `Prepares` is that the same plan gives the same bands."""
+
+    def __init__(self, policy: HedgePolicy) -> None:
+        self._policy = policy
+        self._solved: dict[HedgePlan, HedgePolicy] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    def prepared(self, plan: HedgePlan) -> HedgePolicy:
+        """The rule for a plan, remembered."""
+        found = self._solved.get(plan)
+        if found is None:
+            found = self._solved[plan] = cast("Prepares", self._policy).prepared(plan)
+        return found
+
+
+def solved_once(policy: HedgePolicy) -> HedgePolicy:
+    """The policy, solving each plan once where it solves any; for many paths of one problem."""
+    return cast("HedgePolicy", Once(policy)) if isinstance(policy, Prepares) else policy
 
 
 class _Silent(JournalWriter):
@@ -207,8 +230,9 @@ def _expect_runnable(policy: HedgePolicy, problem: Problem) -> None:
 
 
 def _contract(problem: Problem, row: Row, k: int) -> OptionContract:
-    """The leg as a contract that stops living a nanosecond before the date it is settled at."""
+    """The leg as a contract that no decision at its settling date sees: an earlier one ends a nanosecond before it."""
     settles = START + row.date * problem.step
+    expiry = settles if row.date == problem.dates else settles - 1
     return OptionContract(
         id=f"LAB:LEG{k:04d}",
         underlying=UNDERLYING,
@@ -216,8 +240,8 @@ def _contract(problem: Problem, row: Row, k: int) -> OptionContract:
         strike=decimal_of(row.strike),
         style="european",
         settlement="cash",
-        last_trade=settles - 1,
-        expiry=settles - 1,
+        last_trade=expiry,
+        expiry=expiry,
         settles=settles,
     )
 
@@ -269,7 +293,7 @@ def compare_with_scorer(
     rules = dict(policies) if isinstance(policies, Mapping) else {policy.name: policy for policy in policies}
     notional = problem.spot * max(1e-300, sum(abs(row.quantity) for row in problem.rows()))
     out: list[Agreement] = []
-    for j, (name, policy) in enumerate(rules.items()):
+    for j, (name, policy) in enumerate((name, solved_once(policy)) for name, policy in rules.items()):
         engine = np.array([engine_path(policy, settled, path, cost_as=cost_as).loss for path in paths])
         scored = losses.loss(j)
         out.append(
@@ -329,7 +353,8 @@ def engine_gap(
         raise ValueError("engine_gap: risk_aversion: expected a positive number, found None")
     settled = as_settled(problem)
     scenarios = of_problem(problem, n_paths=scorer_paths, seed=seed)
-    rules = {DAILY: daily_black_scholes(problem), policy.name: policy}
+    rule = solved_once(policy)
+    rules = {DAILY: daily_black_scholes(problem), policy.name: rule}
     table = tabulate(
         run(rules, settled, scenarios, threads=threads),
         settled,
@@ -345,8 +370,8 @@ def engine_gap(
     assert row.gap_se is not None
     assert base.ce is not None
     paths = scenarios.block(0)[:engine_paths]
-    engine = np.array([engine_path(policy, settled, path).loss for path in paths])
-    scored = _first(run({policy.name: policy}, settled, of_problem(problem, n_paths=len(paths), seed=seed)))
+    engine = np.array([engine_path(rule, settled, path).loss for path in paths])
+    scored = _first(run({policy.name: rule}, settled, of_problem(problem, n_paths=len(paths), seed=seed)))
     excess, excess_se = _excess(engine, scored, g)
     width = base.ce - optimum
     notional = problem.spot * sum(abs(r.quantity) for r in problem.rows())
