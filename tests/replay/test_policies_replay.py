@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -106,7 +106,7 @@ def test_a_kind_runs_trades_and_explains_itself(kind: str, tmp_path: Path) -> No
     fills = [f.fill for f in facts if isinstance(f, Executed)]
     assert len(fills) >= len(orders)
     row = explain_at(run, orders[len(orders) // 2].ts)
-    assert row["proof"]["verdict"] == "proved" if "verdict" in row["proof"] else row["proof"]
+    assert row["proof"]["status"] == "proved", row["proof"]
     (under,) = row["underlyings"]
     assert under["policy"] == name
 
