@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.pricing.hedge_program import HedgeSolution, solve
@@ -52,7 +52,6 @@ def books(draw: st.DrawFn) -> Book:
 
 
 @given(books())
-@settings(max_examples=60)
 def test_the_answer_keeps_its_promises(book: Book) -> None:
     """bound <= objective <= doing nothing; inside limits; whole lots; the parts add up; the residual is what is left."""
     found = book.solve()
@@ -67,7 +66,6 @@ def test_the_answer_keeps_its_promises(book: Book) -> None:
 
 
 @given(books(), st.integers(0, 2**32 - 1))
-@settings(max_examples=40)
 def test_no_trade_beside_it_is_better(book: Book, seed: int) -> None:
     """No random trade inside the limits has a lower value than the proved answer."""
     found = book.solve()
@@ -84,7 +82,6 @@ def test_no_trade_beside_it_is_better(book: Book, seed: int) -> None:
 
 
 @given(books(), st.sampled_from([1e-6, 1e3, 1e9]))
-@settings(max_examples=30)
 def test_the_currency_does_not_matter(book: Book, scale: float) -> None:
     """Costs and risk in another currency unit give the same value in that unit."""
     one = book.solve()
@@ -94,7 +91,6 @@ def test_the_currency_does_not_matter(book: Book, scale: float) -> None:
 
 
 @given(books())
-@settings(max_examples=30)
 def test_the_order_of_instruments_does_not_matter(book: Book) -> None:
     """Listed in another order, the instruments give the same value."""
     turned = Book(*(book.b, book.A[:, ::-1], book.Q, *(v[::-1] for v in book[3:7]), book.reach))
@@ -104,7 +100,6 @@ def test_the_order_of_instruments_does_not_matter(book: Book) -> None:
 
 
 @given(books(), st.floats(1.0, 10.0))
-@settings(max_examples=30)
 def test_dearer_trading_never_lowers_the_value(book: Book, factor: float) -> None:
     """The optimum rises with every cost."""
     one = book.solve()

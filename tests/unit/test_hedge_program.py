@@ -376,6 +376,19 @@ def test_the_choice_costs_less_than_any_single_instrument_would() -> None:
         assert whole.risk_after + whole.cost <= alone.risk_after + alone.cost
 
 
+def test_a_very_averse_hedger_leaves_less_than_a_lot_of_vega_in_each_bucket() -> None:
+    """With an option at each tenor and vega as the whole risk, what is left in a bucket is within half a lot of it."""
+    exposures, candidates = index_book()
+    own = [c for c in candidates if c.instrument in {"SPX 5000 1", "SPX 4900 -1", "SPX 5000 -1"}]
+    diagonal = np.diag([0.0, 0.0, 1.0, 1.0, 1.0]).tolist()
+    vega = Exposures(names=exposures.names, values=exposures.values, covariance=tuple(map(tuple, diagonal)))
+    found = DeltaGammaVega(risk_aversion=1.0).decide_all(vega, own, {})
+    assert found.proved
+    for candidate in own:
+        bucket = int(np.argmax(candidate.greeks[2:])) + 2
+        assert abs(found.residual[bucket]) <= 0.5 * candidate.greeks[bucket]
+
+
 def test_a_second_look_at_once_trades_nothing() -> None:
     """Held as decided, with the exposures that leaves, the decision is to stay: costs are not paid twice."""
     exposures, candidates = index_book()
