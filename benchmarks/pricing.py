@@ -1,8 +1,8 @@
 """How fast prices, Greeks and implied vols are, as ratios to peers measured in the same run, one thread, medians.
 
 Peers that are not installed are left out and named: numpy with scipy.special.ndtr is always there; QuantLib comes with the
-extra `dev`, fast_vollib and py_lets_be_rational with the extra `bench`. Each answer is checked against the plain formula
-before it is timed. Prints one JSON document.
+extra `dev`, fast_vollib and py_lets_be_rational with the extra `bench`. Each peer is called as its users call it, with its
+fastest backend held to one thread, and each answer is checked before it is timed. Prints one JSON document.
 
     python benchmarks/pricing.py [--rows 1000000] [--repeats 7]
 """
@@ -93,12 +93,7 @@ def five_outputs(rows: int, repeats: int) -> dict[str, Any]:
     result["numpy_ns"] = median_seconds(numpy_whole, repeats) / rows * 1e9
     fast_vollib = peer("fast_vollib")
     if fast_vollib is not None:
-        flags = np.where(book["cp"] > 0, "c", "p")
-        args = (flags, book["spot"], book["strike"], book["tau"], rate, book["vol"], dividend)
-        names = ("fast_black_scholes_merton", "fast_delta", "fast_gamma", "fast_vega", "fast_theta")
-        calls = [getattr(fast_vollib, name, None) for name in names]
-        if all(call is not None for call in calls):
-            result["fast_vollib_ns"] = median_seconds(lambda: [call(*args) for call in calls if call], 3) / rows * 1e9
+        result.update(by_fast_vollib(fast_vollib, book, rate, dividend, out))
     ql = peer("QuantLib")
     if ql is not None:
         some = min(rows, 20_000)
@@ -115,59 +110,162 @@ def five_outputs(rows: int, repeats: int) -> dict[str, Any]:
     return with_ratios(result)
 
 
-def implied_batch(rows: int, repeats: int) -> dict[str, Any]:
-    """Nanoseconds a quote for implied vols of out-of-the-money quotes, and the greatest error."""
+def by_fast_vollib(
+    peer: ModuleType, book: dict[str, np.ndarray], rate: float, dividend: float, out: np.ndarray
+) -> dict[str, float]:
+    """Nanoseconds a contract of fast_vollib's numba backend on one thread, checked against `out`.
+
+    Its users ask for one output a call; or for all Greeks in one call, which shares their work, and the price in another.
+    """
+    on_one_thread()
+    rows = book["spot"].size
+    flags = np.where(book["cp"] > 0, "c", "p")
+    r, q = np.full(rows, rate), np.full(rows, dividend)
+    args = (flags, book["spot"], book["strike"], book["tau"], r, book["vol"], q)
+    how = {"return_as": "numpy", "backend": "numba"}
+    model = {"model": "black_scholes_merton"}
+    names = ("delta", "gamma", "vega", "theta")
+
+    def five_calls() -> list[Any]:
+        greeks = [getattr(peer, f"vectorized_{name}")(*args, **model, **how) for name in names]
+        return [peer.fast_black_scholes_merton(*args, **how), *greeks]
+
+    def two_calls() -> list[Any]:
+        greeks = peer.get_all_greeks(*args, **model, return_as="dict", backend="numba")
+        return [peer.fast_black_scholes_merton(*args, **how), *(greeks[name] for name in names)]
+
+    for answer in (five_calls(), two_calls()):  # its vega is per point of vol, its theta per day
+        for theirs, mine, unit in zip(answer, out, (1.0, 1.0, 1.0, 100.0, 365.0), strict=True):
+            np.testing.assert_allclose(np.asarray(theirs) * unit, mine, rtol=1e-7, atol=1e-9)
+    return {
+        "fast_vollib_ns": median_seconds(five_calls, 3) / rows * 1e9,
+        "fast_vollib_in_two_calls_ns": median_seconds(two_calls, 3) / rows * 1e9,
+    }
+
+
+def on_one_thread() -> None:
+    """Hold numba's parallel loops, which fast_vollib uses, to one thread: CPU time counts all of them."""
+    import numba  # noqa: PLC0415  only where a peer uses it
+
+    numba.set_num_threads(1)
+
+
+def quotes(rows: int) -> dict[str, np.ndarray]:
+    """Seeded out-of-the-money quotes on a forward of 100: strikes 30% around it, a day to 2 years, vols 5% to 100%."""
     rng = np.random.default_rng(2)
     K = 100.0 * np.exp(rng.normal(0, 0.3, rows))
     T, v = rng.uniform(1 / 365, 2, rows), rng.uniform(0.05, 1.0, rows)
     cp = np.where(K > 100.0, 1.0, -1.0)
     price = black.black76(100.0, K, T, v, cp=cp).price
     kept = price > 1e-12
-    price, K, T, v, cp = (column[kept] for column in (price, K, T, v, cp))
+    return {"price": price[kept], "strike": K[kept], "tau": T[kept], "cp": cp[kept], "vol": v[kept]}
+
+
+def implied_batch(rows: int, repeats: int) -> dict[str, Any]:
+    """Nanoseconds a quote for implied vols of out-of-the-money quotes, and the greatest errors."""
+    q = quotes(rows)
+    price, K, T, cp = q["price"], q["strike"], q["tau"], q["cp"]
     F = np.full(price.size, 100.0)
-    found = implied.vol(price, F, K, T, cp=cp)
+
+    def ours() -> implied.ImpliedVol:
+        return implied.vol(price, F, K, T, cp=cp)
+
     result: dict[str, Any] = {
         "rows": int(price.size),
-        "max_error": float(np.abs(found.vol - v).max()),
-        "evenkeel_ns": median_seconds(lambda: implied.vol(price, F, K, T, cp=cp), repeats) / price.size * 1e9,
+        "max_error": float(np.abs(ours().vol - q["vol"]).max()),
+        "evenkeel_ns": median_seconds(ours, repeats) / price.size * 1e9,
     }
-    fast_vollib = peer("fast_vollib")
-    jaeckel = getattr(fast_vollib, "jackel_iv_black", None)
+    jaeckel = peer("fast_vollib.jackel")
     if jaeckel is not None:
-        flags = np.where(cp > 0, "c", "p")
-        result["fast_vollib_jackel_ns"] = (
-            median_seconds(lambda: jaeckel(price, F, K, T, 0.0, flags), 3) / price.size * 1e9
-        )
+        on_one_thread()
+
+        def theirs() -> Any:
+            return jaeckel.jackel_iv_black(price, F, K, T, cp > 0)
+
+        result["max_error_of_fast_vollib"] = float(np.abs(theirs() - q["vol"]).max())
+        result["fast_vollib_jackel_ns"] = median_seconds(theirs, 3) / price.size * 1e9
     return with_ratios(result)
 
 
 def one_at_a_time(repeats: int) -> dict[str, Any]:
-    """Nanoseconds a call from Python: one implied vol, and the net delta of slices."""
-    calls = 5_000
-    kernel = implied.quote_kernel()
+    """Nanoseconds a call from Python for the implied vol of one quote, over quotes that differ, and the greatest error.
+
+    `vol_one` is the call for one quote; `vol` takes arrays as well; the kernel is `vol_one` without its frame.
+    """
+    q = quotes(2_500)
+    columns = (q["price"].tolist(), q["strike"].tolist(), q["tau"].tolist(), q["cp"].tolist())
+    rows = list(zip(*columns, strict=True))
+    one, many, kernel = implied.vol_one, implied.vol, implied.quote_kernel()
+
+    def through_one() -> None:
+        for price, strike, tau, cp in rows:
+            one(price, 100.0, strike, tau, 1.0, cp)
 
     def through_kernel() -> None:
-        for _ in range(calls):
-            kernel(4.0, 100.0, 103.0, 0.25, 1.0, 1.0)
+        for price, strike, tau, cp in rows:
+            kernel(price, 100.0, strike, tau, 1.0, cp)
 
     def through_vol() -> None:
-        for _ in range(calls):
-            implied.vol(4.0, 100.0, 103.0, 0.25)
+        for price, strike, tau, cp in rows:
+            many(price, 100.0, strike, tau, cp=cp)
 
+    def one_again() -> None:
+        for _ in rows:
+            one(4.0, 100.0, 103.0, 0.25)
+
+    found = np.array([one(price, 100.0, strike, tau, 1.0, cp)[0] for price, strike, tau, cp in rows])
     result: dict[str, Any] = {
-        "evenkeel_ns": median_seconds(through_kernel, repeats) / calls * 1e9,
-        "implied_vol_wrapper_ns": median_seconds(through_vol, repeats) / calls * 1e9,
+        "max_error": float(np.abs(found - q["vol"]).max()),
+        "evenkeel_ns": median_seconds(through_one, repeats) / len(rows) * 1e9,
+        "quote_kernel_wrapper_ns": median_seconds(through_kernel, repeats) / len(rows) * 1e9,
+        "implied_vol_wrapper_ns": median_seconds(through_vol, repeats) / len(rows) * 1e9,
+        "one_quote_again_wrapper_ns": median_seconds(one_again, repeats) / len(rows) * 1e9,
     }
     lets_be_rational = peer("py_lets_be_rational")
     if lets_be_rational is not None:
         theirs = lets_be_rational.implied_volatility_from_a_transformed_rational_guess
 
         def rational() -> None:
-            for _ in range(calls // 10):
+            for price, strike, tau, cp in rows:
+                theirs(price, 100.0, strike, tau, cp)
+
+        def rational_again() -> None:
+            for _ in rows:
                 theirs(4.0, 100.0, 103.0, 0.25, 1.0)
 
-        result["py_lets_be_rational_ns"] = median_seconds(rational, 3) / (calls // 10) * 1e9
+        found = np.array([theirs(price, 100.0, strike, tau, cp) for price, strike, tau, cp in rows])
+        result["max_error_of_py_lets_be_rational"] = float(np.abs(found - q["vol"]).max())
+        result["py_lets_be_rational_ns"] = median_seconds(rational, 3) / len(rows) * 1e9
+        result["py_lets_be_rational_one_quote_again_wrapper_ns"] = median_seconds(rational_again, 3) / len(rows) * 1e9
     return with_ratios(result)
+
+
+def two_threads(rows: int, repeats: int) -> dict[str, Any]:
+    """Wall time of one thread over that of two, by kernel, and whether both give the same bits.
+
+    The best of the repeats, since another process on either core counts against two threads.
+    """
+    book, q = contracts(rows), quotes(rows)
+    tables = [np.empty((5, rows)) for _ in range(2)]
+
+    def five(threads: int) -> np.ndarray:
+        black.greeks_slice(**book, rate=0.03, dividend=0.01, out=tables[threads - 1], threads=threads)
+        return tables[threads - 1]
+
+    def vols(threads: int) -> np.ndarray:
+        return implied.vol(q["price"], 100.0, q["strike"], q["tau"], cp=q["cp"], threads=threads).vol
+
+    result: dict[str, Any] = {}
+    for name, run in (("five_outputs", five), ("implied_batch", vols)):
+        result[f"{name}_same_bits"] = bool(np.array_equal(run(1), run(2)))
+        taken: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(repeats):
+            for threads, times in taken.items():
+                start = time.perf_counter()
+                run(threads)
+                times.append(time.perf_counter() - start)
+        result[f"{name}_times_faster"] = round(min(taken[1]) / min(taken[2]), 3)
+    return result
 
 
 def slices(repeats: int) -> dict[str, float]:
@@ -208,6 +306,9 @@ def starts() -> dict[str, float]:
             clock.format("import bot.pricing, bot.pricing.black, bot.pricing.implied")
         ),
         "warmup_s": seconds_in_new_process("from bot.pricing import black; " + clock.format("black.warmup()")),
+        "warmup_with_implied_s": seconds_in_new_process(
+            "from bot.pricing import black, implied; " + clock.format("black.warmup(); implied.warmup()")
+        ),
     }
 
 
@@ -226,11 +327,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
     black.warmup()
+    implied.warmup()
     document = {
         "peers_missing": [name for name in ("fast_vollib", "py_lets_be_rational", "QuantLib") if peer(name) is None],
         "five_outputs": five_outputs(args.rows, args.repeats),
         "implied_batch": implied_batch(args.rows, args.repeats),
         "implied_one": one_at_a_time(args.repeats),
+        "two_threads": two_threads(args.rows, args.repeats),
         "slice_us": {name: round(value, 3) for name, value in slices(args.repeats).items()},
         "start": {name: round(value, 3) for name, value in starts().items()},
     }

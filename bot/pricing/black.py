@@ -39,6 +39,12 @@ TINY: Final = 1e-100
 """A total deviation vol sqrt(tau) at or below this is no deviation."""
 FAR: Final = 1e8
 """Beyond this many deviations a normal density is 0 and N is 0 or 1, long since; products of d stay finite."""
+NOTHING: Final = 1e-150
+"""A spot or strike at or below this is none, so that no quotient of two overflows."""
+VAST: Final = 1e150
+"""Inputs whose sizes add up to more than this are refused."""
+VAST_DISCOUNT: Final = 2.0**1023.5
+"""Discount factors from here on overflow, in the compiled exp too."""
 PHI_0: Final = 0.3989422804014327
 SQRT_HALF: Final = 0.7071067811865476
 SQRT_HALF_PI: Final = 1.2533141373155003
@@ -405,7 +411,7 @@ def row_status(S: Array, K: Array, tau: Array, vol: Array, cp: Array, *others: A
     for other in others:
         finite &= np.isfinite(other)
     possible = (S >= 0.0) & (K >= 0.0) & (vol >= 0.0) & (np.abs(cp) == 1.0)
-    limit = (vol * np.sqrt(tau) <= TINY) | (S == 0.0) | (K == 0.0)
+    limit = (vol * np.sqrt(tau) <= TINY) | (S <= NOTHING) | (K <= NOTHING)
     status = np.where(limit, Status.LIMIT, Status.OK)
     status = np.where(possible, status, Status.OUT_OF_DOMAIN)
     status = np.where(finite, status, Status.NOT_FINITE)
@@ -444,7 +450,7 @@ def _greeks(
 
     price = np.maximum(value, 0.0) + np.maximum(cp * (s - k), 0.0)
     delta = cp * Dq * above
-    gamma = smooth(Dq * n / (S * w))
+    gamma = smooth(Dq * n / w / S)
     vega = m * root
     theta = cp * (q * s * above - r * owed) - smooth(m * vol / (2.0 * root))
     drift_of_d1 = ((r - q) * tau * 2.0 - d2 * w) / (2.0 * tau * w)
@@ -458,13 +464,16 @@ def _greeks(
         -cp * tau * s * above,
         smooth(-Dq * n * d2 / vol),
         smooth(vega * d1 * d2 / vol),
-        q * delta - smooth(Dq * n * drift_of_d1),
+        q * delta - smooth(np.where(n > 0.0, Dq * n * drift_of_d1, 0.0)),
         smooth(-gamma / S * (d1 / w + 1.0)),
         smooth(gamma * (d1 * d2 - 1.0) / vol),
         -cp * Dr * below,
     )
-    # inputs at the ends of the float range, whose products overflow
-    status = np.where((status <= Status.LIMIT) & ~np.isfinite(price + delta), np.int8(Status.OUT_OF_DOMAIN), status)
+    # inputs at the ends of the float range, whose products overflow; a discount factor that was given, and is negative
+    total = (s + k) + (((price + delta) + gamma) + (vega + theta))
+    held = (np.abs(total) < np.inf) & (Dr >= 0.0) & (np.maximum(Dr, Dq) < VAST_DISCOUNT)
+    held &= S + K + vol + tau + np.abs(r) + np.abs(q) <= VAST
+    status = np.where((status <= Status.LIMIT) & ~held, np.int8(Status.OUT_OF_DOMAIN), status)
     expired = status == Status.EXPIRED
     bad = status > Status.EXPIRED
     return BlackGreeks._make([*(masked(values, expired, bad) for values in outputs), status])

@@ -130,6 +130,12 @@ def quote_kernel() -> QuoteKernel:
     return kernel
 
 
+def warmup() -> None:
+    """Load (on a new host: compile) the kernels of this module, so that none compiles on the first tick."""
+    vol_one(4.0, 100.0, 100.0, 0.25)
+    vol([4.0], 100.0, 100.0, 0.25)
+
+
 def vol_by_bisection(
     price: ArrayLike,
     forward: ArrayLike,
@@ -148,7 +154,8 @@ def vol_by_bisection(
         undiscounted = P / D
         inside = np.maximum(c * (F - K), 0.0)
         value = undiscounted - inside
-        rounding = np.where(inside > 0.0, 4.0 * np.finfo(np.float64).eps * undiscounted, 0.0)
+        normal = np.finfo(np.float64).tiny * np.maximum(np.minimum(F, K), 1.0)
+        rounding = np.maximum(np.where(inside > 0.0, 4.0 * np.finfo(np.float64).eps * undiscounted, 0.0), normal)
         ok = status == Status.OK
         status[ok & (value < 0.0)] = Status.BELOW_INTRINSIC
         status[ok & (np.abs(value) <= rounding)] = Status.AT_INTRINSIC

@@ -25,10 +25,18 @@ NS_PER_YEAR: Final = 365.0 * 86_400.0 * 1e9
 SQRT_HALF: Final = math.sqrt(0.5)
 SQRT_TAU: Final = math.sqrt(2.0 * math.pi)
 PHI_0: Final = 1.0 / SQRT_TAU
+LOG_SQRT_TAU: Final = math.log(SQRT_TAU)
 TINY: Final = 1e-100
 """A total deviation vol sqrt(tau) at or below this is no deviation."""
 FAR: Final = 1e8
 """Beyond this many deviations a normal density is 0 and N is 0 or 1, long since."""
+NOTHING: Final = 1e-150
+"""A spot or strike at or below this is none, so that no quotient of two overflows."""
+VAST: Final = 1e150
+"""Inputs whose sizes add up to more than this are refused."""
+
+SMALLEST_NORMAL: Final = 2.2250738585072014e-308
+"""A price at or below this has lost digits that its vol would need."""
 
 BLOCK: Final = 512
 """Rows that a kernel takes at a time; columns of a block lie at constant offsets, so that none can overlap."""
@@ -257,7 +265,7 @@ def clipped(d: float) -> float:
 @inlined
 def deviations(spot: float, strike: float, s: float, k: float, drift: float, w: float) -> tuple[float, float, float]:
     """(d1, d2, 1/w). Without a deviation both are far away by the sign of s - k, 0 at the kink, and 0 stands for 1/w."""
-    smooth = (w > TINY) & (spot > 0.0) & (strike > 0.0)
+    smooth = (w > TINY) & (spot > NOTHING) & (strike > NOTHING)
     inverse = 1.0 / w
     x = (log_quotient(spot, strike) + drift) * inverse
     half = 0.5 * w
@@ -349,8 +357,9 @@ def greeks_rows(
             S, T, v, c = Ss[j], Ts[j], vs[j], cs[j]
             s, k, d1, d2 = a[BLOCK + j], a[2 * BLOCK + j], a[3 * BLOCK + j], a[4 * BLOCK + j]
             price, delta, gamma, vega, theta = five(S, T, v, c, rs[j], qs[j], a[j], s, k, d1, d2, a[5 * BLOCK + j])
-            finite = s + k + v * math.sqrt(T) + T < np.inf
-            keep = (S >= 0.0) & (Ks[j] >= 0.0) & (v >= 0.0) & (abs(c) == 1.0) & (T >= 0.0) & finite
+            held = S + Ks[j] + v + T + abs(rs[j]) + abs(qs[j]) <= VAST
+            finite = abs((s + k) + (((price + delta) + gamma) + (vega + theta))) < np.inf
+            keep = (S >= 0.0) & (Ks[j] >= 0.0) & (v >= 0.0) & (abs(c) == 1.0) & (T >= 0.0) & held & finite
             fill = 0.0 if T < 0.0 else np.nan
             prices[j] = price if keep else fill
             deltas[j] = delta if keep else fill
@@ -546,6 +555,48 @@ def implied_deviation(x: float, beta: float, rest: float) -> float:
 
 
 @inlined
+def rough_log(q: float) -> float:
+    """ln q to 7e-8 for a positive normal number: enough for a first guess and its first step, and half the work.
+
+    By a polynomial of degree 7 in m - 1, Chebyshev interpolation in 40 digits; n and m as in `log_quotient`.
+    """
+    u = bits_of(q) + UP_TO_ONE
+    n: float = float_of((u >> EXPONENT_SHIFT) | AS_INTEGER) - 4503599627371519.0
+    m: float = float_of((u & MANTISSA) + SQRT_HALF_BITS)
+    f = m - 1.0
+    f2 = f * f
+    p01 = 0.9999999681180599 - f * 0.5000037505628973
+    p23 = 0.333346060234523 - f * 0.2496890695895267
+    p45 = 0.19913347882373827 - f * 0.17278206066426674
+    p67 = 0.16126247905987104 - f * 0.09895350736906514
+    return n * 0.6931471805599453 + f * ((p01 + f2 * p23) + (f2 * f2) * (p45 + f2 * p67))
+
+
+@inlined
+def rough_tail_numerator(t: float) -> float:
+    """`tail_numerator` to 7e-9, by a polynomial of degree 11."""
+    t2 = t * t
+    t4 = t2 * t2
+    p01 = 1.5704127111954886 - t * 0.16997584202147026
+    p23 = -0.05961032269943288 + t * 0.16248556155157878
+    p45 = -0.14948939637181377 + t * 0.08561789521384407
+    p67 = -0.029783205327673194 + t * 0.003141781148562902
+    p89 = 0.0023500395144646084 - t * 0.0009200354117075254
+    p1011 = -0.00011597879669589074 + t * 0.00010035856523804404
+    return (p01 + t2 * p23) + t4 * ((p45 + t2 * p67) + t4 * (p89 + t2 * p1011))
+
+
+@inlined
+def rough_tail_ratio(d: float) -> float:
+    """`tail_ratio` to 7e-9."""
+    z = d * SQRT_HALF
+    one = 1.0 + 2.0 * z
+    three = z + 3.0
+    inverse = 1.0 / (one * three)
+    return rough_tail_numerator((z - 3.0) * (one * inverse)) * (three * inverse)
+
+
+@inlined
 def quantile_square(u: float, log_rest: float) -> float:
     """z^2 with 2 N(z) - 1 = u, to a few parts in a thousand (Winitzki 2008); log_rest = ln(1 - u^2)."""
     L = log_rest if u > 0.01 else -u * u
@@ -561,7 +612,7 @@ def first_deviation_below(X: float, u: float, turn: float) -> float:
     There u = X e^(X/2) B(X/s) nearly, with B(e) = phi(e)/e - N(-e) (Bachelier 1900): exact as X goes to 0, and in the
     tail for any X. Inverted by a fit of e / sqrt(2L) in 1/sqrt(L), L = -ln B, and near the money by its expansion to e^2.
     """
-    L = 0.5 * X - log_quotient(u, X)
+    L = 0.5 * X - rough_log(u / X)
     t = 1.0 / math.sqrt(L if L > 1.85 else 1.85)
     ratio = 1.0001501523341385 + t * (
         -0.08211389603602788 + t * (-4.262525614440879 + t * (6.6453612327211875 + t * -2.9717480164184455))
@@ -577,7 +628,7 @@ def first_deviation_below(X: float, u: float, turn: float) -> float:
 @inlined
 def first_deviation_above(u: float, log_u: float, turn: float, at_turn: float) -> float:
     """A first s above the inflection: the normal quantile, exact at the money, shifted to meet the inflection."""
-    log_turn = log_quotient((1.0 - at_turn) * (1.0 + at_turn), 1.0)
+    log_turn = rough_log((1.0 - at_turn) * (1.0 + at_turn))
     gain = 4.0 * (quantile_square(u, log_u) - quantile_square(at_turn, log_turn))
     return math.sqrt(turn * turn + (gain if gain > 0.0 else 0.0))
 
@@ -627,21 +678,33 @@ def move_by_price(s: float, h: float, inverse: float, density: float, error: flo
 
 
 @inlined
-def step_by_logs(X: float, s: float, turn: float, log_aim: float, low: bool) -> float:
-    """The next s; with b = phi(d) (Y(d) - Y(d - s)), Y = N/phi, the logarithm of the model needs no exponential."""
+def rough_ratio(X: float, s: float, low: bool) -> float:
+    """`ratio_by_tails` to 7e-9 of the tails."""
     h = -X * (1.0 / s)
     t = 0.5 * s
-    y1, y2 = two_tail_ratios(abs(h + t), t - h)
-    return moved_by_logs(X, s, turn, (y1 - y2) if low else (y1 + y2), log_aim, low)
+    y1 = rough_tail_ratio(abs(h + t))
+    y2 = rough_tail_ratio(t - h)
+    return (y1 - y2) if low else (y1 + y2)
 
 
 @inlined
-def moved_by_logs(X: float, s: float, turn: float, ratio: float, log_aim: float, low: bool) -> float:
-    """The second half of `step_by_logs`: s moved, and kept on its side of the inflection."""
+def ratio_by_tails(X: float, s: float, low: bool) -> float:
+    """The model over its slope: Y(d) - Y(d - s) below the inflection, Y(-d) + Y(d - s) above it, Y = N/phi."""
+    h = -X * (1.0 / s)
+    t = 0.5 * s
+    y1, y2 = two_tail_ratios(abs(h + t), t - h)
+    return (y1 - y2) if low else (y1 + y2)
+
+
+@inlined
+def step_by_logs(
+    X: float, s: float, turn: float, ratio: float, log_of_ratio: float, log_aim: float, low: bool
+) -> float:
+    """The next s, kept on its side of the inflection; the logarithm of the model needs no exponential."""
     inverse = 1.0 / s
     h = -X * inverse
     d = h + 0.5 * s
-    error = log_quotient(ratio, SQRT_TAU) - 0.5 * d * d - log_aim
+    error = log_of_ratio - LOG_SQRT_TAU - 0.5 * d * d - log_aim
     after = s + move_by_logs(s, h, inverse, ratio, error, log_aim, low)
     return (turn if after > turn else after) if low else (turn if after < turn else after)
 
@@ -750,13 +813,13 @@ def last_step(X: float, s: float, u: float, rest: float, log_aim: float, low: bo
 
 @inlined
 def price_at_turn(turn: float) -> float:
-    """The normalised price at the inflection s = turn."""
-    there = 0.5 - PHI_0 * tail_ratio(turn)
+    """The normalised price at the inflection s = turn, to 3e-9: it only says on which objective the search runs."""
+    there = 0.5 - PHI_0 * rough_tail_ratio(turn)
     return there if there > 0.0 else 0.0
 
 
-STEPS: Final = 2
-"""Steps of fourth order that settle a quote whose strike is within a hundredfold of the forward."""
+MORE: Final = 3
+"""Exact steps, before the last, of quotes that the rough step did not settle."""
 WIDTH: Final = 256
 """Rows a block of implied vols has: its columns stay in the nearest cache."""
 SETTLED: Final = 1e-4
@@ -771,11 +834,11 @@ def settled(s: float, move: float, u: float, rest: float) -> float:
 
 
 @inlined
-def deviation(X: float, u: float, rest: float, steps: int) -> float:
-    """s with N(d) - e^X N(d - s) = u, d = s/2 - X/s, or NaN where so many steps have not settled it.
+def deviation(X: float, u: float, rest: float, more: int) -> float:
+    """s with N(d) - e^X N(d - s) = u, d = s/2 - X/s, or NaN where the search has not settled it.
 
-    X = |ln(F/K)| >= 0, u the out-of-the-money price over its bound, rest = 1 - u with all its digits. A first guess and
-    steps of fourth order; the last move tells whether they were enough.
+    X = |ln(F/K)| >= 0, u the out-of-the-money price over its bound, rest = 1 - u with all its digits. A first guess, a
+    rough step of fourth order (or so many exact ones) and a last step, whose length tells whether they were enough.
     Source: Jaeckel 2015, "Let's Be Rational", for the normalisation, the objectives and the order of the steps.
     """
     turn = math.sqrt(2.0 * X)
@@ -783,20 +846,28 @@ def deviation(X: float, u: float, rest: float, steps: int) -> float:
     if u < at_turn:
         log_aim = log_quotient(u, 1.0)
         s = first_deviation_below(X, u, turn)
-        for _ in range(steps - 1):
-            s = step_by_logs(X, s, turn, log_aim, True)
+        if more == 0:
+            ratio = rough_ratio(X, s, True)
+            s = step_by_logs(X, s, turn, ratio, rough_log(ratio), log_aim, True)
+        for _ in range(more):
+            ratio = ratio_by_tails(X, s, True)
+            s = step_by_logs(X, s, turn, ratio, log_quotient(ratio, 1.0), log_aim, True)
         return settled(s, last_step(X, s, u, rest, log_aim, True), u, rest)
     log_aim = log_quotient(rest, 1.0)
-    s = first_deviation_above(u, log_quotient(rest * (1.0 + u), 1.0), turn, at_turn)
-    for _ in range(steps - 1):
-        s = step_by_logs(X, s, turn, log_aim, False)
+    s = first_deviation_above(u, rough_log(rest * (1.0 + u)), turn, at_turn)
+    if more == 0:
+        ratio = rough_ratio(X, s, False)
+        s = step_by_logs(X, s, turn, ratio, rough_log(ratio), log_aim, False)
+    for _ in range(more):
+        ratio = ratio_by_tails(X, s, False)
+        s = step_by_logs(X, s, turn, ratio, log_quotient(ratio, 1.0), log_aim, False)
     return settled(s, last_step(X, s, u, rest, log_aim, False), u, rest)
 
 
 @compiled("float64(float64, float64, float64)")
 def deviation_by_more(X: float, u: float, rest: float) -> float:
-    """`deviation` with two steps more, for strikes so far away that its first guess is poor."""
-    return deviation(X, u, rest, STEPS + 2)
+    """`deviation` with more steps, all exact: for far strikes and short days, where the rough step is not enough."""
+    return deviation(X, u, rest, MORE)
 
 
 @inlined
@@ -811,9 +882,11 @@ def quote_status(
     value: float,
 ) -> float:
     """The status of a quote by its inputs, its undiscounted price and its time value, as a float and by selects."""
-    rounding = 8.881784197001252e-16 * undiscounted if cp * (forward - strike) > 0.0 else 0.0
+    bound = forward if forward < strike else strike
+    lost = 8.881784197001252e-16 * undiscounted if cp * (forward - strike) > 0.0 else 0.0
+    normal = SMALLEST_NORMAL * (bound if bound > 1.0 else 1.0)
     code = BELOW_INTRINSIC if value < 0.0 else 0.0
-    code = AT_INTRINSIC if abs(value) <= rounding else code
+    code = AT_INTRINSIC if (abs(value) <= lost) | (abs(value) <= normal) else code
     code = ABOVE_BOUND if undiscounted >= (forward if cp > 0.0 else strike) else code
     possible = (forward > 0.0) & (strike > 0.0) & (discount > 0.0) & (abs(cp) == 1.0)
     code = code if possible else OUT_OF_DOMAIN
@@ -832,12 +905,8 @@ def searched_deviation(value: float, forward: float, strike: float) -> float:
 
 
 @inlined
-def solve_block(a: NDArray[np.float64], size: int, steps: int) -> None:
-    """`deviation` of rows X, u, rest (columns 0, 1, 2 of `a`) to column 3, bit for bit, as vector code.
-
-    Many short loops, since a long one outgrows the processor's window: the next row's work could not begin before this
-    row's chain of dependent steps is through. Both sides of the inflection are computed, and one is kept.
-    """
+def guess_block(a: NDArray[np.float64], size: int) -> None:
+    """First s of rows to column 3; columns 4 to 6: the inflection, the price there, the logarithm of the aim."""
     for j in range(size):
         turn = math.sqrt(2.0 * a[j])
         at_turn = price_at_turn(turn)
@@ -846,25 +915,43 @@ def solve_block(a: NDArray[np.float64], size: int, steps: int) -> None:
         a[6 * WIDTH + j] = log_quotient(a[WIDTH + j] if a[WIDTH + j] < at_turn else a[2 * WIDTH + j], 1.0)
     for j in range(size):
         u = a[WIDTH + j]
-        a[7 * WIDTH + j] = log_quotient(a[2 * WIDTH + j] * (1.0 + u), 1.0)
+        a[7 * WIDTH + j] = rough_log(a[2 * WIDTH + j] * (1.0 + u))
     for j in range(size):
         a[8 * WIDTH + j] = first_deviation_above(a[WIDTH + j], a[7 * WIDTH + j], a[4 * WIDTH + j], a[5 * WIDTH + j])
     for j in range(size):
         u = a[WIDTH + j]
         below = first_deviation_below(a[j], u, a[4 * WIDTH + j])
         a[3 * WIDTH + j] = below if u < a[5 * WIDTH + j] else a[8 * WIDTH + j]
-    for _ in range(steps - 1):
+
+
+@inlined
+def step_block(a: NDArray[np.float64], size: int, more: int) -> None:
+    """One rough step of each row, or so many exact ones."""
+    if more == 0:
         for j in range(size):
-            s = a[3 * WIDTH + j]
-            h = -a[j] * (1.0 / s)
-            t = 0.5 * s
-            y1, y2 = two_tail_ratios(abs(h + t), t - h)
             low = a[WIDTH + j] < a[5 * WIDTH + j]
-            a[7 * WIDTH + j] = (y1 - y2) if low else (y1 + y2)
+            a[7 * WIDTH + j] = rough_ratio(a[j], a[3 * WIDTH + j], low)
         for j in range(size):
-            s = a[3 * WIDTH + j]
             low = a[WIDTH + j] < a[5 * WIDTH + j]
-            a[3 * WIDTH + j] = moved_by_logs(a[j], s, a[4 * WIDTH + j], a[7 * WIDTH + j], a[6 * WIDTH + j], low)
+            ratio = a[7 * WIDTH + j]
+            a[3 * WIDTH + j] = step_by_logs(
+                a[j], a[3 * WIDTH + j], a[4 * WIDTH + j], ratio, rough_log(ratio), a[6 * WIDTH + j], low
+            )
+    for _ in range(more):
+        for j in range(size):
+            low = a[WIDTH + j] < a[5 * WIDTH + j]
+            a[7 * WIDTH + j] = ratio_by_tails(a[j], a[3 * WIDTH + j], low)
+        for j in range(size):
+            low = a[WIDTH + j] < a[5 * WIDTH + j]
+            ratio = a[7 * WIDTH + j]
+            a[3 * WIDTH + j] = step_by_logs(
+                a[j], a[3 * WIDTH + j], a[4 * WIDTH + j], ratio, log_quotient(ratio, 1.0), a[6 * WIDTH + j], low
+            )
+
+
+@inlined
+def end_block(a: NDArray[np.float64], size: int) -> None:
+    """The last step of each row, and whether it settles."""
     for j in range(size):
         s = a[3 * WIDTH + j]
         h = -a[j] * (1.0 / s)
@@ -897,6 +984,18 @@ def solve_block(a: NDArray[np.float64], size: int, steps: int) -> None:
         by_logs = move_by_logs(s, h, inverse, ratio, error, a[6 * WIDTH + j], low)
         by_price = move_by_price(s, h, inverse, E, u - a[7 * WIDTH + j])
         a[3 * WIDTH + j] = settled(s, by_price if (not low) & (u < 0.5) else by_logs, u, rest)
+
+
+@inlined
+def solve_block(a: NDArray[np.float64], size: int, more: int) -> None:
+    """`deviation` of rows X, u, rest (columns 0, 1, 2 of `a`) to column 3, bit for bit, as vector code.
+
+    Many short loops, since a long one outgrows the processor's window: the next row's work could not begin before this
+    row's chain of dependent steps is through. Both sides of the inflection are computed, and one is kept.
+    """
+    guess_block(a, size)
+    step_block(a, size, more)
+    end_block(a, size)
 
 
 @compiled_free(numba.types.void(_IN, _IN, _IN, _IN, _IN, _IN, _OUT, _CODES_OUT))
@@ -935,7 +1034,7 @@ def implied_rows(
             a[2 * WIDTH + j] = (bound - value) / bound
         for j in range(size):
             a[j] = abs(log_quotient(Fs[j], Ks[j]))
-        solve_block(a, size, STEPS)
+        solve_block(a, size, 0)
         for j in range(size):
             a[11 * WIDTH + j] = quote_status(
                 Ps[j], Fs[j], Ks[j], Ts[j], Ds[j], cs[j], a[10 * WIDTH + j], a[9 * WIDTH + j]
@@ -957,7 +1056,7 @@ def implied_rows(
             for k in range(3):
                 a[k * WIDTH + j] = a[k * WIDTH + rows[j]]  # rows[j] >= j, so nothing is read after it is written
         if left > 0:
-            solve_block(a, left, STEPS + 2)
+            solve_block(a, left, MORE)
         for j in range(left):
             i = rows[j]
             s = a[3 * WIDTH + j]
@@ -982,7 +1081,7 @@ def implied_one(
         return np.nan, int(code)
     bound = forward if forward < strike else strike
     X = abs(log_quotient(forward, strike))
-    s = deviation(X, value / bound, (bound - value) / bound, STEPS)
+    s = deviation(X, value / bound, (bound - value) / bound, 0)
     if math.isnan(s):
         s = deviation_by_more(X, value / bound, (bound - value) / bound)
     if math.isnan(s):
