@@ -38,6 +38,9 @@ SHAPES: Final = {
 """First few nodes: of the boundary, of its integrals, Newton rounds; then nodes of the boundary, of its integrals, of the
 price's integral; Newton rounds at most; tolerance on ln b / w."""
 NO_GAIN: Final = 1e-16
+FAR_RATES: Final = 1.0
+"""Rows with (|r| + |q|) tau beyond it, and with |r - q| sqrt(tau) / vol beyond FAR_DRIFT, are solved as "high"."""
+FAR_DRIFT: Final = 5.0
 ROOT: Final = 1.5
 """Nodes are Chebyshev's in sqrt(t)^(1 / ROOT)."""
 
@@ -201,17 +204,45 @@ def _solve(rows: _Rows, accuracy: Accuracy, *, greeks: bool) -> tuple[Array, Arr
         if select.any():
             index = np.flatnonzero(select)
             out[:, index] = answer(rows.take(index))
+    # where exercise gains less than rounding the European price may round below what exercise gives
+    out[0, european] = np.maximum(out[0, european], (rows.cp * (rows.S - rows.K))[european])
     live = np.flatnonzero(ok & ~european & ~double)
     ln_b = np.empty((live.size, scheme.nodes.size))
     if live.size == 0:
         return out, ln_b, live
     columns = [column[live] for column in (s, k, r, q, rows.tau, rows.vol, rows.cp)]
-    result = _puts(scheme, columns, ln_b, greeks=greeks)
+    hard = _is_hard(*columns[2:6]) if accuracy in {"fast", "default"} else np.zeros(live.size, dtype=bool)
+    if hard.any():
+        result = np.empty((6, live.size))
+        for select, level in ((~hard, scheme), (hard, scheme_of("high"))):
+            some = [column[select] for column in columns]
+            found = np.empty((some[0].size, level.nodes.size))
+            result[:, select] = _puts(level, some, found, greeks=greeks)
+            ln_b[select] = found if level is scheme else _at_nodes(found, level, scheme, some[2], some[3])
+    else:
+        result = _puts(scheme, columns, ln_b, greeks=greeks)
     out[:, live] = result
     lost = ~np.isfinite(result if greeks else result[:1]).all(axis=0)
     out[:, live[lost]] = np.nan
     rows.status[live[lost]] = Status.NOT_CONVERGED
     return out, ln_b, live
+
+
+def _is_hard(r: Array, q: Array, tau: Array, vol: Array) -> NDArray[np.bool_]:
+    """Whether a boundary is too steep for few nodes: rates of years or drifts of deviations that no listed option has."""
+    with np.errstate(all="ignore"):
+        long = (np.abs(r) + np.abs(q)) * tau > FAR_RATES
+        hard: NDArray[np.bool_] = long | (np.abs(r - q) * np.sqrt(tau) > FAR_DRIFT * vol)
+    return hard
+
+
+def _at_nodes(ln_b: Array, have: Scheme, want: Scheme, r: Array, q: Array) -> Array:
+    """ln b at the nodes of another scheme. Shape: (k, nodes) of either."""
+    with np.errstate(all="ignore"):
+        limit = np.where(q > r, np.log(r / q), 0.0)[:, None]
+        H = (ln_b - limit) ** 2 @ _interpolation(have.nodes, want.nodes).T
+        found: Array = limit - np.sqrt(np.maximum(H, 0.0))
+    return found
 
 
 def _puts(scheme: Scheme, columns: list[Array], ln_b: Array, *, greeks: bool) -> Array:
