@@ -103,7 +103,7 @@ def look(
                 cost=problem.cost,
             )
         )
-    book_tau, book_vol = _terms(spot, strike, tau, vol, cp, weight, problem.rate)
+    book_tau, book_vol = (0.0, problem.vol) if not live else _terms(spot, strike, tau, vol, cp, weight, problem.rate)
     return BandInput(
         now=now,
         spot=spot,
@@ -124,8 +124,6 @@ def _terms(
     spot: float, strike: Floats, tau: Floats, vol: Floats, cp: Floats, weight: Floats, rate: float
 ) -> tuple[float, float]:
     """The book's time and vol, weighted by |weight x gamma|."""
-    if not len(strike):
-        return math.nan, math.nan
     packed = black.pack_slice(
         strike=strike, expiry=np.zeros(len(strike), dtype=np.int64), vol=vol, cp=cp, weight=weight, epoch=0
     )

@@ -221,7 +221,9 @@ def heston(
             drift=drift,
             n_paths=BLOCK,
         )
-        return np.ascontiguousarray(path.spot[:, ::substeps])
+        found = np.ascontiguousarray(path.spot[:, ::substeps])
+        found[:, 0] = spot  # not the exponential of its logarithm
+        return found
 
     return _made(f"Heston {variance**0.5:g}", at, n_paths, draw, seed, purpose, drift == rate)
 

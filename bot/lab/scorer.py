@@ -245,11 +245,14 @@ def block_dates(
 
 
 def _terms(problem: Problem, live: Sequence[Row], spot: Floats, now: int) -> tuple[float | Floats, float | Floats]:
-    """The book's time and vol as the hedger sees them: one number each where the legs agree. Shape: () or (paths,)."""
+    """The book's time and vol as the hedger sees them: one number each where the legs agree. Shape: () or (paths,).
+
+    When every leg has ended no time is left.
+    """
     from bot.lab import kernels  # noqa: PLC0415  the compiler is imported by those who score
 
     if not live:
-        return np.nan, np.nan
+        return 0.0, problem.vol
     years = [(row.date * problem.step - now) / NS_PER_YEAR for row in live]
     if len({(row.date, row.vol) for row in live}) == 1:
         return years[0], live[0].vol
