@@ -132,7 +132,8 @@ def black76(
     """
     if rate is None:
         F, K, tau_, vol_, D, cp_ = broadcast_floats(forward, strike, tau, vol, discount, cp)
-        r = np.zeros_like(F)
+        with np.errstate(invalid="ignore"):
+            r = 0.0 * D  # none, and unknown where the discount factor is
     else:
         if np.any(np.asarray(discount) != 1.0):
             raise ValueError("black76: expected discount or rate, found both")
@@ -424,7 +425,7 @@ def _greeks(
     """The generalised formula: Black-76 is the case q = r with both discount factors equal."""
     from scipy.special import erfcx  # noqa: PLC0415  half of this module's import time, and not everyone calls it
 
-    status = row_status(S, K, tau, vol, cp, r, q, Dr, Dq)
+    status = row_status(S, K, tau, vol, cp, r, q)
     limit = status == Status.LIMIT
     root = np.sqrt(tau)
     w = vol * root

@@ -290,3 +290,84 @@ def test_importing_the_module_does_not_import_the_compiler() -> None:
     """Who does not price does not pay for numba."""
     code = "import sys, bot.pricing.black, bot.pricing.implied, bot.pricing.paths; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _garbage(seed: int, n: int) -> list[np.ndarray]:
+    """Columns of floats of random bits, of the ends of the float range, and of sane numbers, mixed."""
+    rng = np.random.default_rng(seed)
+    ends = [0.0, -0.0, np.nan, np.inf, -np.inf, 1.0, -1.0, 1e308, 1e160, 1e-160, 5e-324]
+    sane = [(50, 150), (50, 150), (0, 2), (0, 1), (-0.2, 0.5), (-0.2, 0.5)]
+    columns = []
+    for low, high in sane:
+        bits = rng.integers(0, 2**64, n, dtype=np.uint64).view(np.float64)
+        choice = rng.random(n)
+        columns.append(np.select([choice < 0.2, choice < 0.4], [bits, rng.choice(ends, n)], rng.uniform(low, high, n)))
+    columns.append(
+        np.where(rng.random(n) < 0.1, rng.choice([0.0, 0.5, np.nan, -np.inf], n), rng.choice([-1.0, 1.0], n))
+    )
+    return columns
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_forms_refuse_the_same_garbage(seed: int) -> None:
+    """Floats of any bits are NaN in the compiled form exactly where they are in the readable one; the rest is finite."""
+    spot, strike, tau, vol, rate, dividend, cp = _garbage(seed, 40_000)
+    slow = black.bsm(spot, strike, tau, vol, rate=rate, dividend=dividend, cp=cp)
+    fast = black.greeks_slice(spot, strike, tau, vol, rate=rate, dividend=dividend, cp=cp)
+    bad = slow.status > Status.EXPIRED
+    assert 0.2 < bad.mean() < 0.95
+    for name in fast._fields:
+        for column in (getattr(fast, name), getattr(slow, name)):
+            np.testing.assert_array_equal(np.isnan(column), bad, err_msg=name)
+            assert np.isfinite(column[~bad]).all(), name
+            assert (column[slow.status == Status.EXPIRED] == 0.0).all(), name
+
+
+def test_what_overflows_is_refused_and_what_is_nothing_is_none() -> None:
+    """Products beyond the float range and a negative discount are out of domain; a spot below 1e-150 is no spot."""
+    assert black.bsm(1e160, 100.0, 1.0, 0.2).status == Status.OUT_OF_DOMAIN
+    assert black.bsm(100.0, 100.0, 10.0, 0.2, rate=-100.0).status == Status.OUT_OF_DOMAIN
+    assert black.black76(100.0, 100.0, 1.0, 0.2, discount=-0.5).status == Status.OUT_OF_DOMAIN
+    for row in (black.bsm(1e-200, 100.0, 1.0, 0.2, cp=-1), black.greeks_slice(1e-200, 100.0, 1.0, 0.2, cp=-1)):
+        assert (row.price, row.delta, row.gamma) == (100.0, -1.0, 0.0)
+
+
+def test_charm_of_a_moment_is_finite() -> None:
+    """With next to no time left charm away from the kink is 0, not the product of a nought and an infinity."""
+    row = black.bsm([90.0, 110.0], 100.0, 1e-200, 0.2)
+    assert row.charm.tolist() == [0.0, 0.0]
+    assert all(np.isfinite(column).all() for column in row)
+
+
+def test_threads_change_no_bit() -> None:
+    """A long batch on two or five threads is the batch on one; fewer than one thread is refused."""
+    rng = np.random.default_rng(12)
+    n = 10 * black.CHUNK + 7
+    strike, tau, vol = rng.uniform(50, 200, n), rng.uniform(1e-4, 3, n), rng.uniform(0.02, 1.5, n)
+    alone = black.greeks_slice(100.0, strike, tau, vol, rate=0.03)
+    for threads in (2, 5):
+        shared = black.greeks_slice(100.0, strike, tau, vol, rate=0.03, threads=threads)
+        np.testing.assert_array_equal(np.array(shared), np.array(alone))
+    with pytest.raises(ValueError, match="threads: expected 1 or more, found 0"):
+        black.greeks_slice(100.0, strike, tau, vol, threads=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 50])
+def test_chunks_cover_every_row_once_and_an_error_is_raised_here(threads: int) -> None:
+    """On any number of threads each row is worked on once, and an error in any of them reaches the caller."""
+    count = 7 * black.CHUNK + 1
+    seen = np.zeros(count, dtype=np.int64)
+
+    def work(start: int, stop: int) -> None:
+        seen[start:stop] += 1
+
+    black.in_chunks(work, count, threads)
+    assert (seen == 1).all()
+
+    def fail(start: int, stop: int) -> None:
+        if stop == count:
+            raise OverflowError("the last rows")
+
+    with pytest.raises(OverflowError, match="the last rows"):
+        black.in_chunks(fail, count, threads)
+    black.in_chunks(fail, 0, threads)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -118,3 +120,125 @@ def test_reads_scalars_views_and_read_only_arrays() -> None:
     assert rows.vol.shape == rows.status.shape == (2, 3)
     assert implied.vol(prices, 100.0, 100.0, 0.25).vol.shape == (3,)
     assert rows.vol[0, 0] == implied.vol(5.0, 100.0, 100.0, 0.25).vol
+
+
+def _everywhere(seed: int, n: int) -> tuple[np.ndarray, ...]:
+    """Prices of deviations from 1e-7 to 30 and log strikes from 1e-9 to 40, in the money too, some of them impossible."""
+    rng = np.random.default_rng(seed)
+    total = np.exp(rng.uniform(np.log(1e-7), np.log(30.0), n))
+    near = rng.normal(size=n) * total * 2.0
+    away = np.abs(np.where(rng.random(n) < 0.5, near, np.exp(rng.uniform(np.log(1e-9), np.log(40.0), n))))
+    forward, tau = np.exp(rng.uniform(-5, 9, n)), np.exp(rng.uniform(-9, 2, n))
+    strike = forward * np.exp(rng.choice([-1, 1], n) * away)
+    cp = rng.choice([-1.0, 1.0], n)
+    price = black.black76(forward, strike, tau, total / np.sqrt(tau), cp=cp).price
+    price[::50] *= -1.0
+    return price, forward, strike, tau, cp
+
+
+def test_one_quote_has_the_bits_of_its_row_everywhere() -> None:
+    """`vol_one` gives the bits and codes of the batch over the whole domain: few steps, more steps and the search."""
+    price, forward, strike, tau, cp = _everywhere(1, 20_000)
+    found, status = implied.vol(price, forward, strike, tau, cp=cp)
+    quotes = zip(*(column.tolist() for column in (price, forward, strike, tau, np.ones(price.size), cp)), strict=True)
+    ones = [implied.vol_one(*quote) for quote in quotes]
+    np.testing.assert_array_equal([one for one, _ in ones], found)
+    assert [code for _, code in ones] == status.tolist()
+    assert {Status.OK, Status.BELOW_INTRINSIC, Status.AT_INTRINSIC, Status.ABOVE_BOUND} == set(status.tolist())
+
+
+def test_the_search_is_right_everywhere() -> None:
+    """Wherever a vol is found for an out-of-the-money price it is that of bisection, however far or short the quote is."""
+    price, forward, strike, tau, cp = _everywhere(2, 8_000)
+    keep = (cp * (forward - strike) <= 0.0) & (price > 0.0)
+    quotes = (price[keep], forward[keep], strike[keep], tau[keep])
+    fast = implied.vol(*quotes, cp=cp[keep])
+    slow = implied.vol_by_bisection(*quotes, cp=cp[keep])
+    assert fast.status.tolist() == slow.status.tolist()
+    ok = (fast.status == Status.OK) & (fast.vol * np.sqrt(tau[keep]) > 1e-3)
+    # bisection asks scipy's normal distribution, whose differences lose digits where the deviation is short and near the
+    # bound, where a last place of the price is many of the vol
+    per_ulp = np.spacing(price[keep]) / black.black76(*quotes[1:], fast.vol, cp=cp[keep]).vega
+    allowed = (1e-10 + 1e-13 / (fast.vol * np.sqrt(tau[keep]))) * fast.vol + 20 * per_ulp
+    assert ok.sum() > 1_000
+    assert (np.abs(fast.vol - slow.vol)[ok] <= allowed[ok]).all()
+
+
+def test_one_quote_is_plain_numbers() -> None:
+    """`vol_one` answers a float and an int, takes any scalar, and refuses what is no number."""
+    found, code = implied.vol_one(4.0, 100.0, 103.0, 0.25)
+    assert (type(found), type(code)) == (float, int)
+    assert (found, code) == implied.vol(4.0, 100.0, 103.0, 0.25)
+    assert implied.vol_one(4, 100, 103, 0.25, 1, 1) == (found, code)
+    assert implied.vol_one(np.float64(4.0), 100.0, 103.0, np.float32(0.25)) == (found, code)
+    put = implied.vol(7.0, 100.0, 103.0, 0.25, cp=-1)
+    assert implied.vol_one(7.0, 100.0, 103.0, 0.25, cp=-1.0) == put
+    with pytest.raises(TypeError):
+        implied.vol_one(np.array([4.0, 5.0]), 100.0, 103.0, 0.25)  # type: ignore[arg-type]  # what the test is about
+
+
+def test_scalars_of_any_type_are_numpy_scalars_in_the_answer() -> None:
+    """Floats, ints and numpy scalars give numpy scalars with the value of a row."""
+    row = implied.vol([7.0], 100.0, 103.0, 0.25, cp=-1)
+    for price, cp in ((7.0, -1), (7.0, -1.0), (7, -1), (np.float64(7.0), np.int64(-1)), (np.float32(7.0), -1)):
+        one = implied.vol(price, 100.0, 103.0, 0.25, cp=cp)
+        assert np.shape(one.vol) == np.shape(one.status) == ()
+        assert one.vol.dtype == np.float64
+        assert one.status.dtype == np.int8
+        assert one.vol == row.vol[0]
+
+
+def test_threads_change_no_bit() -> None:
+    """A long batch on two or five threads is the batch on one; fewer than one thread is refused."""
+    price, forward, strike, tau, cp = _everywhere(3, 10 * black.CHUNK + 7)
+    alone = implied.vol(price, forward, strike, tau, cp=cp)
+    for threads in (2, 5):
+        shared = implied.vol(price, forward, strike, tau, cp=cp, threads=threads)
+        np.testing.assert_array_equal(shared.vol, alone.vol)
+        np.testing.assert_array_equal(shared.status, alone.status)
+    with pytest.raises(ValueError, match="threads: expected 1 or more, found 0"):
+        implied.vol(price, forward, strike, tau, threads=0)
+
+
+def test_inputs_of_any_layout_are_read_and_not_written() -> None:
+    """float32, strided, reversed, two-dimensional and read-only inputs give what contiguous float64 gives, and stay."""
+    rng = np.random.default_rng(4)
+    narrow = rng.uniform(3.0, 9.0, 64).astype(np.float32)
+    wide = np.repeat(narrow.astype(np.float64), 2)
+    wide.flags.writeable = False
+    before = narrow.copy()
+    plain = implied.vol(narrow.astype(np.float64), 100.0, 100.0, 0.25).vol
+    for given in (narrow, wide[::2], narrow[::-1][::-1], narrow.astype(object)):
+        np.testing.assert_array_equal(implied.vol(given, 100, np.int64(100), 0.25).vol, plain)
+    square = implied.vol(np.asfortranarray(narrow.reshape(8, 8)), 100.0, 100.0, 0.25).vol
+    np.testing.assert_array_equal(square, plain.reshape(8, 8))
+    np.testing.assert_array_equal(narrow, before)
+    with pytest.raises(ValueError, match="broadcast"):
+        implied.vol(narrow, [100.0, 101.0], 100.0, 0.25)
+
+
+def test_a_price_too_small_to_have_digits_has_no_vol() -> None:
+    """A subnormal price is at intrinsic: its digits are gone; the smallest normal ones still have their vol."""
+    found, status = implied.vol([5e-324, 1e-310, 3e-308], 1.0, 3.0, 1.0)
+    assert status.tolist() == [Status.AT_INTRINSIC, Status.AT_INTRINSIC, Status.OK]
+    assert found[2] == pytest.approx(0.0295, abs=0.01)
+
+
+def test_rough_functions_are_as_rough_as_they_say() -> None:
+    """The first step's logarithm is right to 7e-8, its normal tail to 8e-9 of itself."""
+    from bot.pricing import kernels  # noqa: PLC0415  the compiler
+
+    for q in (1e-290, 1e-9, 0.2, 0.70711, 0.999, 1.0, 1.41421, 3.0, 1e12):
+        assert abs(kernels.rough_log(q) - math.log(q)) <= 7e-8
+    for d in (0.0, 1e-3, 0.5, 2.0, 7.0, 30.0, 1e3, 1e6):
+        assert kernels.rough_tail_ratio(d) == pytest.approx(kernels.tail_ratio(d), rel=8e-9)
+
+
+def test_the_cut_series_has_the_bits_of_the_whole_one() -> None:
+    """Leaving out the terms that are too small to matter changes no bit."""
+    from bot.pricing import kernels  # noqa: PLC0415  the compiler
+
+    rng = np.random.default_rng(5)
+    for t in np.exp(rng.uniform(np.log(1e-9), np.log(0.25), 3_000)).tolist():
+        h = -float(rng.uniform(0.0, 1.0)) * min(0.5 / t, 40.0)
+        assert kernels.excess_series_cut(h, t) == kernels.excess_series(h, t), (h, t)
