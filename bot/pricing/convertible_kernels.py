@@ -133,7 +133,10 @@ def hazards(level: float, reference: float, elasticity: float, spots: Array, out
 
 @inlined
 def cubic(spots: Array, values: Array, j: int, s: float) -> Any:
-    """The cubic through four nodes with s between nodes j and j + 1 (Lagrange); a line below the first node above 0."""
+    """The cubic through four nodes with s between nodes j and j + 1 (Lagrange); a line below the first node above 0.
+
+    Between nodes that rise or fall together it stays between its neighbours, so that a steep place makes no overshoot.
+    """
     n = spots.shape[0]
     if j < 1:
         return values[0] + (values[1] - values[0]) * (s - spots[0]) / (spots[1] - spots[0])
@@ -145,7 +148,12 @@ def cubic(spots: Array, values: Array, j: int, s: float) -> Any:
     b = (s - p) * (s - u) * (s - v) / ((q - p) * (q - u) * (q - v))
     c = (s - p) * (s - q) * (s - v) / ((u - p) * (u - q) * (u - v))
     d = (s - p) * (s - q) * (s - u) / ((v - p) * (v - q) * (v - u))
-    return a * values[i] + b * values[i + 1] + c * values[i + 2] + d * values[i + 3]
+    found = a * values[i] + b * values[i + 1] + c * values[i + 2] + d * values[i + 3]
+    first, second, third = values[i + 1] - values[i], values[i + 2] - values[i + 1], values[i + 3] - values[i + 2]
+    if (first >= 0.0 and second >= 0.0 and third >= 0.0) or (first <= 0.0 and second <= 0.0 and third <= 0.0):
+        near, far = values[j], values[j + 1]
+        found = min(max(found, min(near, far)), max(near, far))
+    return found
 
 
 @inlined
@@ -298,25 +306,28 @@ def pass_instant(spots: Array, row: Array, low: Array, up: Array, by: Any, state
 
 
 @inlined
+def implicitness(damped: float, credit: float, dt: float) -> float:
+    """The weight of the new values in a step: enough that a stiff hazard cannot ring."""
+    if damped > 0.0:
+        return 1.0
+    stiff = credit * dt
+    return 0.5 if stiff <= 2.0 else 1.0 - 1.0 / stiff
+
+
+@inlined
 def fade_top(
     top: Array, row: Array, rate: float, carry: float, credit: float, drop: float, recovered: float, split: bool
 ) -> None:
-    """The last node, V = top[0] S + top[1] + top[2], one step on by the equation's own solutions. top[2] is cash at risk."""
+    """The last node, V = top[0] S + top[1] + top[2], one step on as the scheme moves lines. top[2] is cash at risk."""
     dt = row[DT]
+    theta = implicitness(row[DAMPED], credit, dt)
     claim = 0.0 if split else row[CLAIM] * (1.0 - drop)
-    speed = carry + credit * drop - rate - credit
-    if split:
-        speed = carry - rate
-    grown = exp_sum(speed * dt, 0.0)
-    top[0] *= grown
-    if claim > 0.0:
-        top[0] += credit * claim * ((grown - 1.0) / speed if abs(speed) > 1e-9 else dt)
+    speed = carry - rate if split else carry + credit * drop - rate - credit
     fall = rate + credit
-    faded = exp_sum(-fall * dt, 0.0)
-    top[1] *= exp_sum(-rate * dt, 0.0)
-    top[2] *= faded
-    if not split and claim == 0.0:
-        top[2] += credit * recovered * ((1.0 - faded) / fall if abs(fall) > 1e-9 else dt)
+    paid = 0.0 if split or claim > 0.0 else credit * recovered
+    top[0] = (top[0] * (1.0 + (1.0 - theta) * speed * dt) + credit * claim * dt) / (1.0 - theta * speed * dt)
+    top[1] = top[1] * (1.0 - (1.0 - theta) * rate * dt) / (1.0 + theta * rate * dt)
+    top[2] = (top[2] * (1.0 - (1.0 - theta) * fall * dt) + paid * dt) / (1.0 + theta * fall * dt)
 
 
 @inlined
@@ -450,9 +461,7 @@ def march(  # noqa: PLR0915  one march through time; its arrays are its state
                 pinned = 0
         kept_down, kept_up = down[pinned], up_link[pinned]
         for i in range(last):
-            # implicit enough that a stiff hazard cannot ring
-            stiff = credit[i] * dt
-            theta[i] = 1.0 if row[DAMPED] > 0.0 else (0.5 if stiff <= 2.0 else 1.0 - 1.0 / stiff)
+            theta[i] = implicitness(row[DAMPED], credit[i], dt)
             gain = 0.0 if split else credit[i] * max(row[CLAIM] * spots[i] * (1.0 - drop), recovered)
             extra = 0.0
             drain[i] = down[i] + up_link[i] + fall[i]

@@ -70,10 +70,7 @@ def march(
         a, c, drain, gain = down.copy(), up.copy(), down + up + fall, np.zeros_like(spots)
         if not split:
             gain = credit * np.maximum(row[CLAIM] * spots * (1.0 - drop), recovered)
-        with np.errstate(divide="ignore"):
-            theta = np.where(credit * dt <= 2.0, 0.5, 1.0 - 1.0 / np.where(credit > 0.0, credit * dt, np.inf))
-        if row[DAMPED] > 0.0:
-            theta = np.ones_like(spots)
+        theta = _implicitness(row, credit)
         for i, level in _corner(spots, row):
             a[i], link = _links(spots[i], spots[i] - spots[i - 1], level / row[RATIO] - spots[i], vol, growth[i])
             drain[i], c[i], theta[i] = a[i] + link + fall[i], 0.0, 1.0
@@ -227,17 +224,23 @@ def _instant(
 def _top_faded(
     top: Array, row: Array, rate: float, carry: float, credit: float, drop: float, recovered: float, split: bool
 ) -> Array:
-    """V = top[0] S + top[1] + top[2] at the last node, one step on: both are solutions of the equation there."""
+    """V = top[0] S + top[1] + top[2] at the last node, one step on as the scheme moves straight lines."""
     dt, fall = row[DT], rate + credit
+    theta = float(_implicitness(row, np.array([credit]))[0])
     claim = 0.0 if split else row[CLAIM] * (1.0 - drop)
     speed = carry - rate if split else carry + credit * drop - fall
-    slope = top[0] * np.exp(speed * dt)
-    if claim > 0.0:
-        slope += credit * claim * (np.expm1(speed * dt) / speed if abs(speed) > 1e-9 else dt)
-    cash = top[2] * np.exp(-fall * dt)
-    if not split and claim == 0.0:
-        cash += credit * recovered * (-np.expm1(-fall * dt) / fall if abs(fall) > 1e-9 else dt)
-    return np.array([slope, top[1] * np.exp(-rate * dt), cash])
+    paid = 0.0 if split or claim > 0.0 else credit * recovered
+    old, new = (1.0 - theta) * dt, theta * dt
+    slope = (top[0] * (1.0 + old * speed) + credit * claim * dt) / (1.0 - new * speed)
+    cash = (top[2] * (1.0 - old * fall) + paid * dt) / (1.0 + new * fall)
+    return np.array([slope, top[1] * (1.0 - old * rate) / (1.0 + new * rate), cash])
+
+
+def _implicitness(row: Array, credit: Array) -> Array:
+    """The weight of the new values in a step: one when damped, else a half, more where the hazard is stiff."""
+    if row[DAMPED] > 0.0:
+        return np.ones_like(credit)
+    return np.maximum(0.5, 1.0 - 1.0 / np.maximum(credit * row[DT], 2.0))
 
 
 def _top_bounded(top: Array, spot: float, row: Array, bounds: Bounds, split: bool) -> Array:
@@ -262,8 +265,10 @@ def read_off(spots: Array, V: Array, at: Array) -> Array:
             out[m] = V[j] + (V[j + 1] - V[j]) * (s - spots[j]) / (spots[j + 1] - spots[j])
             continue
         i = min(max(j - 1, 1), spots.size - 4)
-        x = spots[i : i + 4]
-        out[m] = sum(V[i + p] * np.prod([(s - x[o]) / (x[p] - x[o]) for o in range(4) if o != p]) for p in range(4))
+        x, y = spots[i : i + 4], V[i : i + 4]
+        out[m] = sum(y[p] * np.prod([(s - x[o]) / (x[p] - x[o]) for o in range(4) if o != p]) for p in range(4))
+        if (np.diff(y) >= 0.0).all() or (np.diff(y) <= 0.0).all():
+            out[m] = np.clip(out[m], min(V[j], V[j + 1]), max(V[j], V[j + 1]))
     return out
 
 
