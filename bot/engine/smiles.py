@@ -24,8 +24,10 @@ Floats: TypeAlias = NDArray[np.float64]
 
 FEWEST_STRIKES: Final = 3
 """Strikes of one expiry from which a skew can be read."""
-NEAREST: Final = 9
-"""Strikes that a local skew is read from."""
+NEAREST: Final = 5
+"""Strikes that a local skew is read from, or all within `WITHIN` where these are more."""
+WITHIN: Final = 0.5
+"""Deviations vol sqrt(tau) around a strike within which every quote counts in its skew."""
 
 Rule: TypeAlias = Literal[
     "sticky_strike", "sticky_delta", "sticky_moneyness", "local_vol", "minimum_variance", "bartlett", "ratio"
@@ -191,7 +193,8 @@ def local_skews(smiles: Smiles, strike: Floats, expiry: NDArray[np.int64]) -> Fl
 
 def _slope_at(smile: Smile, k: float) -> float:
     away = np.abs(smile.k - k)
-    near = np.argsort(away, kind="stable")[:NEAREST]
+    reach = WITHIN * float(np.median(smile.vol)) * float(np.sqrt(smile.tau))
+    near = np.argsort(away, kind="stable")[: max(NEAREST, int(np.count_nonzero(away <= reach)))]
     x, y = smile.k[near] - k, smile.vol[near]
     reach = 1.0001 * float(away[near].max())
     weight = (1.0 - (np.abs(x) / reach) ** 3) ** 3 * surface.smile_weight(smile)[near]
