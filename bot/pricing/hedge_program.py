@@ -393,8 +393,8 @@ class _Relaxation:
         self._start = p.risk(np.zeros(len(p.r)))
         self._money = self._start if self._start > 0.0 else 1.0
         typical = np.sqrt(2.0 * self._money) / np.where(diag > 0.0, diag, 1.0)
-        self._unit = np.where((diag > 0.0) & np.isfinite(typical), typical, 1.0)
-        u = self._unit
+        self.unit = np.where((diag > 0.0) & np.isfinite(typical), typical, 1.0)
+        u = self.unit
         n = len(u)
         quadratic = np.zeros((2 * n, 2 * n))
         quadratic[:n, :n] = p.H * np.outer(u, u) / self._money
@@ -406,7 +406,7 @@ class _Relaxation:
 
     def solve(self, least: Array, most: Array, up: Array, down: Array) -> _Relaxed | None:
         """The relaxed optimum in a box; None when no trade in it meets the limits on exposures."""
-        u, n = self._unit, len(self._unit)
+        u, n = self.unit, len(self.unit)
         rows, rhs = self._rows(least / u, most / u, up * u / self._money, down * u / self._money)
         found = _clarabel(self._quadratic, self._linear, rows, rhs)
         if found is None:
@@ -416,7 +416,7 @@ class _Relaxation:
 
     def _rows(self, least: Array, most: Array, up: Array, down: Array) -> tuple[Array, Array]:
         """The rows a x <= rhs: box, costs, limits on exposures; only those that are finite."""
-        p, n = self._p, len(self._unit)
+        p, n = self._p, len(self.unit)
         one, none = np.eye(n), np.zeros((n, n))
         above, below = np.isfinite(most), np.isfinite(least)
         roof, ground = np.isfinite(p.ceiling), np.isfinite(p.floor)
@@ -526,6 +526,7 @@ class _Search:
         self._continuous = not problem.whole.any()
         self._moves = _moves(problem)
         self._count = 0
+        self._tried: set[bytes] = set()
         self.best: Array | None = None
         self.value = math.inf
 
@@ -535,7 +536,7 @@ class _Search:
         nothing = np.zeros(len(p.r))
         if (p.least <= 0.0).all() and (p.most >= 0.0).all() and p.meets_limits(nothing):
             self._take(nothing)
-        root = self._node(p.least, p.most, p.ticket == 0.0)
+        root = self._node(*self._finite_box(), p.ticket == 0.0)
         heap = [] if root is None else [root]
         bound = -math.inf
         while heap:
@@ -553,6 +554,22 @@ class _Search:
         # Every box that was left unopened had a bound no lower than this.
         bound = min(max(bound, self.value - self._slack), self.value)
         return _Found(self.best, self.value, bound, True, self._count)
+
+    def _finite_box(self) -> tuple[Array, Array]:
+        """The limits of trades, those that are none replaced by a size that cannot pay.
+
+        A trade better than doing nothing costs less than all the risk there is, so |k| < risk / cost. Where trading is
+        free, or where doing nothing breaks a limit on exposures, a hundred times the trade that would change risk by as
+        much as there is stands in.
+        """
+        p = self._p
+        ample = 100.0 * (self._relaxation.unit + 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pays = self.value / p.unit_cost if math.isfinite(self.value) else np.full(len(p.r), np.inf)
+        reach = np.ceil(np.where(np.isfinite(pays), pays, np.maximum(ample, 1e3)))
+        least = np.where(np.isfinite(p.least), p.least, np.minimum(-reach, np.where(np.isfinite(p.most), p.most, 0.0)))
+        most = np.where(np.isfinite(p.most), p.most, np.maximum(reach, np.where(np.isfinite(p.least), p.least, 0.0)))
+        return least, most
 
     def _node(self, least: Array, most: Array, paid: Bools) -> _Node | None:
         """The relaxation of a box, and whatever good trade it suggests."""
@@ -690,7 +707,10 @@ class _Search:
     def _descend(self, k: Array) -> None:
         """From whole lots, the steepest of all moves of one lot in one or two instruments, until none is better."""
         p = self._p
-        for _ in range(1000):
+        for _ in range(200):
+            if k.tobytes() in self._tried:
+                return
+            self._tried.add(k.tobytes())
             self._try(k)
             beside = k + self._moves
             inside = ((beside >= p.least) & (beside <= p.most)).all(axis=1)

@@ -72,6 +72,34 @@ def test_the_continuous_optimum_is_what_a_general_solver_finds(seed: int) -> Non
     assert found.bound <= found.objective <= found.before * (1 + 1e-12)
 
 
+def test_limits_no_whole_lot_can_meet_end_at_once_and_are_said() -> None:
+    """Without position limits a band that no whole lot reaches is recognised, and the least risk without it is given."""
+    found = programme.solve(
+        [0.5], [[1.0, 2.0]], [[1.0]], held=[0, 0], cost=0.1, lot=1, floor=-0.1, ceiling=0.1, max_nodes=200
+    )
+    assert not found.within_limits
+    assert found.objective == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize(
+    ("exposures", "greeks", "penalty", "g"),
+    [
+        ([0.0, 0.0], np.ones((2, 3)), np.eye(2), 1.0),
+        ([1.0, 2.0], np.ones((2, 3)), np.zeros((2, 2)), 1.0),
+        ([1.0, 2.0], np.zeros((2, 3)), np.eye(2), 1.0),
+        ([1.0, 2.0], np.ones((2, 3)), np.eye(2), 0.0),
+    ],
+)
+@pytest.mark.parametrize("lot", [0.0, 1.0])
+def test_where_there_is_nothing_to_gain_nothing_is_traded(
+    exposures: list[float], greeks: np.ndarray, penalty: np.ndarray, g: float, lot: float
+) -> None:
+    """No exposure, no risk, no use of the instruments or no aversion: what is held stays, at any cost above zero."""
+    found = programme.solve(exposures, greeks, penalty, held=np.zeros(3), cost=0.01, lot=lot, risk_aversion=g)
+    assert found.trade.tolist() == [0.0, 0.0, 0.0]
+    assert found.proved
+
+
 def test_what_is_not_worth_its_cost_is_not_touched_at_all() -> None:
     """An instrument that is not traded stays at exactly what is held, without the dust of a numerical method."""
     b, A, Q = draw(3, 6, 3)
