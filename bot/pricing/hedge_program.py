@@ -453,10 +453,11 @@ def _clarabel(quadratic: Array, linear: Array, rows: Array, rhs: Array) -> tuple
     status = clarabel.SolverStatus
     if found.status in {status.PrimalInfeasible, status.AlmostPrimalInfeasible}:
         return None
-    # The smaller of the two values is a bound however early the method had to stop.
-    bound = min(float(found.obj_val), float(found.obj_val_dual))
     x = np.asarray(found.x)
-    return np.where(np.isfinite(x), x, 0.0), bound if math.isfinite(bound) else -math.inf
+    x = np.where(np.isfinite(x), x, 0.0)
+    if found.status not in {status.Solved, status.AlmostSolved}:
+        return x, -math.inf  # it stopped too early for its dual value to bound anything
+    return x, min(float(found.obj_val), float(found.obj_val_dual))
 
 
 def _polished(p: _Problem, k: Array, least: Array, most: Array) -> Array:
@@ -610,7 +611,7 @@ class _Search:
                 most[i] = math.floor(value)
             else:
                 least[i] = math.floor(value) + 1.0
-            yield from self._child(least, most, node.paid)
+            yield from self._child(least, most, node.paid, above=node.bound)
 
     def _by_ticket(self, node: _Node, i: int) -> Iterator[_Node]:
         """Three boxes: not traded, bought, sold; the last two pay the ticket."""
@@ -624,16 +625,16 @@ class _Search:
                 continue
             least, most, paid = node.least.copy(), node.most.copy(), node.paid.copy()
             least[i], most[i], paid[i] = low, high, pays
-            yield from self._child(least, most, paid)
+            yield from self._child(least, most, paid, above=node.bound)
 
-    def _child(self, least: Array, most: Array, paid: Bools) -> Iterator[_Node]:
+    def _child(self, least: Array, most: Array, paid: Bools, *, above: float) -> Iterator[_Node]:
         if (least > most).any():
             return
         # A ticket of a box that must trade is paid, one of a box that must not is not.
         paid = paid | ((least > 0.0) | (most < 0.0))
-        node = self._node(least, most, paid)
-        if node is not None:
-            yield node
+        child = self._node(least, most, paid)
+        if child is not None:  # a smaller box cannot hold a better trade
+            yield child._replace(bound=max(child.bound, above))
 
     def _branch(self, node: _Node) -> tuple[int, float]:
         """The trade to settle next, -1 when the box holds nothing undecided: tickets first, then the worst fraction."""
