@@ -21,7 +21,7 @@ of calendar time; rho per 1.00 of rate; credit_delta per 1.00 of the hazard or s
 ... )
 >>> bond = price(100.0, terms, vol=0.2, rate=0.05, hazard=0.02, equity_drop=1.0)
 >>> round(float(bond.price), 1), round(float(bond.delta), 2), float(bond.parity)
-(137.9, 0.69, 100.0)
+(137.7, 0.84, 100.0)
 """
 
 from __future__ import annotations

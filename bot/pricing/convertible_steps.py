@@ -240,7 +240,7 @@ def _implicitness(row: Array, credit: Array) -> Array:
     """The weight of the new values in a step: one when damped, else a half, more where the hazard is stiff."""
     if row[DAMPED] > 0.0:
         return np.ones_like(credit)
-    return np.maximum(0.5, 1.0 - 1.0 / np.maximum(credit * row[DT], 2.0))
+    return np.asarray(np.maximum(0.5, 1.0 - 1.0 / np.maximum(credit * row[DT], 2.0)))
 
 
 def _top_bounded(top: Array, spot: float, row: Array, bounds: Bounds, split: bool) -> Array:
