@@ -1,0 +1,337 @@
+"""A feed table says where market data comes from; law: times, files and models are all named, nothing is guessed."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
+
+from bot.app.config_parts import (
+    DATA_ROOT,
+    PLUGIN_KIND,
+    TAG,
+    Currency,
+    Day,
+    FaultsError,
+    FolderPath,
+    Instant,
+    InstrumentText,
+    Interval,
+    Kinded,
+    Name,
+    Number,
+    Pace,
+    Plugin,
+    Positive,
+    RateNumber,
+    Section,
+    Seed,
+    TimeOfDay,
+    VolNumber,
+    Whole,
+    ZoneName,
+    as_signed_span,
+    bound_steps,
+    is_there,
+    kinds,
+    once,
+    only_with,
+    reading_of,
+    resolve_path,
+    signed_span,
+    text_schema,
+)
+from bot.domain.units import Nanos, iso, parse_span
+
+
+class _Feed(Kinded):
+    name: Name | None = Field(default=None, description="how records call this feed; its kind when absent")
+    pace: Pace = Field(default=None, description="'max', or recorded time per wall-clock time such as '1x' or '60x'")
+
+    def settings(self) -> dict[str, Any]:
+        """What the feed's factory is given; the pace is the loop's and stays here."""
+        found = super().settings()
+        found.pop("pace", None)
+        found["name"] = self.name or self.kind
+        return found
+
+
+Resolution: TypeAlias = Literal["tick", "second", "minute", "hour", "daily"]
+PriceSource: TypeAlias = Literal["quotes", "trades", "parity_forward"]
+
+
+class ReplayFeed(_Feed):
+    """Recorded days and files."""
+
+    kind: Literal["replay"]
+    format: Literal["lean", "csv", "parquet", "spx_chain", "binance"] = Field(description="how the files are written")
+    root: FolderPath | None = Field(
+        default=None,
+        validate_default=True,
+        description=f"folder of the recorded data; for format 'lean' the variable {DATA_ROOT} when absent",
+    )
+    files: tuple[str, ...] = Field(
+        default=(),
+        validate_default=True,
+        max_length=10_000,
+        description="the files of all formats but lean, under root; * and ? match",
+    )
+    resolution: Resolution = Field(default="minute", description="of lean files")
+    resolutions: dict[str, Resolution] = Field(
+        default={}, description="another resolution for one instrument id or one lean folder (equity, option, ...)"
+    )
+    repeated: Literal["error", "last", "keep"] = Field(
+        default="error", description="two rows of one instrument at one time, or a day given twice"
+    )
+    unsorted: Literal["error", "sort"] = Field(default="error", description="what to do when time runs backwards")
+    dates: tuple[Day, ...] = Field(
+        default=(), validate_default=True, max_length=20_000, description="the recorded days to play, in order"
+    )
+    missing_days: Literal["error", "skip"] = Field(default="error", description="a day whose files are not there")
+    closed_days: Literal["skip", "play", "error"] = Field(
+        default="skip", description="a day on which the market was closed: left out and flagged, played, or refused"
+    )
+    underlying: PriceSource = Field(
+        default="quotes", description="where an underlying's price may come from; without that source the feed refuses"
+    )
+    sources: dict[InstrumentText, PriceSource] = Field(default={}, description="the same for single underlyings, by id")
+    only: tuple[InstrumentText, ...] = Field(
+        default=(), max_length=100_000, description="ids this feed plays, when another feed plays the rest"
+    )
+    rate: RateNumber | None = Field(default=None, description="rate of a parity forward; [pricing] rate when absent")
+    max_refused: Annotated[Whole, Field(ge=0, le=10**12)] | None = Field(
+        default=None, description="more refused rows than this end the run; absent: all are counted and survived"
+    )
+    columns: dict[str, str] = Field(default={}, description="our column name = the file's, for csv and parquet")
+    clock: Literal["capture", "exchange"] = Field(default="capture", description="whose clock a raw capture is told by")
+    clock_offset: Annotated[Nanos, BeforeValidator(signed_span), as_signed_span, text_schema("1269ms")] = Field(
+        default=0, description="added to the capture's clock; a minus sign in front takes away"
+    )
+    book: Literal["both", "ticker", "depth"] = Field(
+        default="both", description="top of book of a raw capture: from its ticker stream, its depth, or the newer"
+    )
+    batch_rows: Whole = Field(
+        default=4096, ge=1, le=1_000_000, description="rows handed over at once; changes no result"
+    )
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _found_root(cls, value: Any, info: ValidationInfo) -> Any:
+        reading = reading_of(info)
+        if value is None and info.data.get("format") == "lean":
+            value = reading.env.get(DATA_ROOT) or None
+            if value is None and reading.files:
+                raise ValueError(
+                    f"expected a folder of recorded days, found none: set the environment variable {DATA_ROOT} "
+                    "to a copy of LEAN's Data folder, or give root here"
+                )
+            value = None if value is None else Path(value).expanduser().absolute()
+        if value is None:
+            return None
+        path = resolve_path(value, reading.folder)
+        if reading.files and not path.is_dir():
+            raise ValueError(f"expected a folder, found {'a file' if path.is_file() else 'nothing'} at {path}")
+        return path
+
+    @field_validator("files")
+    @classmethod
+    def _found_files(cls, files: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        reading, kind = reading_of(info), info.data.get("format")
+        if kind not in {"lean", None} and not files:
+            raise ValueError(f"expected at least one file for format {kind!r}, found none")
+        if kind == "lean" and files:
+            raise ValueError("expected no files: format 'lean' finds its own from dates and instruments")
+        folder = info.data.get("root") or reading.folder
+        paths = [resolve_path(name, folder) for name in files]
+        if reading.files:
+            missing = [((i,), f"expected a file, found nothing at {p}") for i, p in enumerate(paths) if not is_there(p)]
+            if missing:
+                raise FaultsError(*missing)
+        return tuple(str(path) for path in paths)
+
+    @field_validator("dates")
+    @classmethod
+    def _named_dates(cls, dates: tuple[date, ...], info: ValidationInfo) -> tuple[date, ...]:
+        if info.data.get("format") == "lean" and not dates:
+            raise ValueError("expected at least one recorded day for format 'lean', found none")
+        return once(dates, "date") if info.data.get("repeated") == "error" else dates
+
+
+class HestonParams(Section):
+    """Variance that reverts to a mean: Heston (1993), equation 1."""
+
+    mean_reversion: Number = Field(default=4.0, gt=0, le=1000, description="kappa, per year")
+    long_variance: Number = Field(default=0.04, gt=0, le=100, description="theta")
+    vol_of_variance: Number = Field(default=0.5, ge=0, le=100, description="xi")
+    correlation: Number = Field(default=-0.7, ge=-1, le=1, description="rho, of price and variance")
+
+
+class MertonParams(Section):
+    """Log-normal jumps on top of a diffusion: Merton (1976)."""
+
+    intensity: Number = Field(default=10.0, ge=0, le=100_000, description="jumps per year")
+    jump_mean: Number = Field(default=-0.02, ge=-5, le=5, description="mean of a jump's log size")
+    jump_vol: Number = Field(default=0.03, ge=0, le=5, description="standard deviation of a jump's log size")
+
+
+class Smile(Section):
+    """Implied vol by log-moneyness k = ln(K/F): vol + skew k + curvature k^2."""
+
+    skew: Number = Field(default=0.0, ge=-10, le=10, description="vol per 1.00 of log-moneyness")
+    curvature: Number = Field(default=0.0, ge=0, le=100, description="vol per 1.00 of log-moneyness squared")
+
+
+class Chain(Section):
+    """The listed options the synthetic session quotes."""
+
+    root: Annotated[str, Field(pattern=r"^[A-Z0-9.]{1,6}$")] = Field(description="OCC root of the option ids")
+    expiries: tuple[Day, ...] = Field(min_length=1, max_length=200, description="listed expiration dates")
+    strikes: tuple[Positive, ...] = Field(default=(), max_length=2000, description="listed strikes")
+    moneyness: tuple[Annotated[Number, Field(gt=0, le=100)], ...] = Field(
+        default=(),
+        validate_default=True,
+        max_length=2000,
+        description="instead of strikes: 1.05 is 5% above the first spot",
+    )
+    strike_step: Positive = Field(default=Decimal(1), description="strikes made from moneyness are rounded to this")
+    multiplier: Positive = Field(default=Decimal(100), description="shares per contract")
+    tick: Positive = Field(default=Decimal("0.01"), description="smallest price step of the options")
+    half_spread: Number = Field(default=2.0, ge=0, le=10_000, description="at the money, in ticks of the options")
+    wing_spread: Number = Field(
+        default=4.0, ge=0, le=10_000, description="added per 1.00 of |ln(K/F)|/(vol sqrt(tau)), ticks"
+    )
+    vega_spread: Number = Field(default=0.001, ge=0, le=10, description="added to the half spread, per 1.00 of vega")
+    size: Number = Field(default=50.0, gt=0, le=1e12, description="contracts displayed a side")
+    every: Whole = Field(default=1, ge=1, le=1_000_000, description="options are quoted each so many steps")
+    close: TimeOfDay = Field(default="16:00", description="time of day at which an expiring option ends, in `zone`")
+    zone: ZoneName = Field(default="America/New_York", description="time zone of `close`")
+    style: Literal["european", "american"] = Field(default="european", description="when it may be exercised")
+    settlement: Literal["cash", "physical"] = Field(default="physical", description="what exercise delivers")
+
+    @field_validator("expiries")
+    @classmethod
+    def _expiries_once(cls, expiries: tuple[date, ...]) -> tuple[date, ...]:
+        return once(expiries, "expiry")
+
+    @field_validator("strikes")
+    @classmethod
+    def _strikes_once(cls, strikes: tuple[Decimal, ...]) -> tuple[Decimal, ...]:
+        return once(strikes, "strike")
+
+    @field_validator("moneyness")
+    @classmethod
+    def _one_of_two(cls, moneyness: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        if "strikes" in info.data and bool(info.data["strikes"]) == bool(moneyness):
+            raise ValueError(f"expected strikes or moneyness, found {'both' if moneyness else 'neither'}")
+        return moneyness
+
+
+class SyntheticFeed(_Feed):
+    """A seeded session of an underlying, with a whole option chain when one is named."""
+
+    kind: Literal["synthetic"]
+    underlying: InstrumentText = Field(default="SIM:XYZ", description="id of the underlying")
+    seed: Seed = Field(default=1, description="the same seed gives the same session")
+    model: Literal["gbm", "heston", "merton"] = Field(default="gbm", description="how the price moves")
+    start: Instant | None = Field(default=None, description="session.start when absent")
+    end: Instant | None = Field(default=None, description="session.end when absent")
+    step: Interval = Field(default=parse_span("1s"), description="time between two quotes of the underlying")
+    spot: Number = Field(default=100.0, gt=0, le=1e9, description="first price")
+    drift: Number = Field(default=0.0, ge=-100, le=100, description="of the log price's mean, per year")
+    vol: VolNumber = Field(default=0.2, description="per square root of a year; also the level of the smile")
+    rate: RateNumber = Field(default=0.0, description="continuous, per year, in the options' prices")
+    dividend: RateNumber = Field(default=0.0, description="continuous yield, per year, in the options' prices")
+    tick: Positive = Field(default=Decimal("0.01"), description="smallest price step of the underlying")
+    half_spread: Number = Field(default=1.0, ge=0, le=10_000, description="of the underlying, in ticks")
+    currency: Currency = Field(default="USD", description="of all its prices")
+    size: Number = Field(default=1000.0, gt=0, le=1e12, description="displayed a side, of the underlying")
+    hours: Annotated[tuple[TimeOfDay, ...], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="['09:30', '16:00'] cuts each weekday to its session, in `zone`; absent: no breaks"
+    )
+    zone: ZoneName = Field(default="America/New_York", description="time zone of `hours`")
+    smile: Smile | None = Field(default=None, description="shape of implied vol")
+    heston: HestonParams | None = Field(default=None, description="parameters of model 'heston'")
+    merton: MertonParams | None = Field(default=None, description="parameters of model 'merton'")
+    chain: Chain | None = Field(default=None, description="the options quoted; absent: the underlying alone")
+    batch_rows: Whole = Field(
+        default=4096, ge=1, le=1_000_000, description="rows handed over at once; changes no result"
+    )
+
+    @field_validator("end")
+    @classmethod
+    def _ends_after_start(cls, end: Nanos | None, info: ValidationInfo) -> Nanos | None:
+        start = info.data.get("start")
+        if end is not None and start is not None and end <= start:
+            raise ValueError(f"expected an instant after start {iso(start)}, found {iso(end)}")
+        return end
+
+    @field_validator("step")
+    @classmethod
+    def _bounded_length(cls, step: Nanos, info: ValidationInfo) -> Nanos:
+        start, end = info.data.get("start"), info.data.get("end")
+        if start is not None and end is not None:
+            bound_steps(end - start, step)
+        return step
+
+    @field_validator("heston", "merton")
+    @classmethod
+    def _fits_model(cls, value: Any, info: ValidationInfo) -> Any:
+        return only_with(value, info, "model", (str(info.field_name),))
+
+
+class DatasetFeed(_Feed):
+    """A real series that ships inside an installed package."""
+
+    kind: Literal["dataset"]
+    dataset: Literal["sp500", "nasdaq"] = Field(
+        default="sp500", description="daily closes 1999-2018, of the package arch"
+    )
+    instrument: InstrumentText = Field(default="INDEX:SPX", description="id its closes are prints of")
+    start: Day | None = Field(default=None, description="first day; the session's when absent")
+    end: Day | None = Field(default=None, description="last day; the session's when absent")
+    chain_vol: VolNumber | Literal["realised"] | None = Field(
+        default=None, description="quote the wanted options at model prices of this vol; absent: no option quotes"
+    )
+    window: Whole = Field(default=21, ge=2, le=10_000, description="days of the realised vol")
+    option_tick: Positive = Field(default=Decimal("0.05"), description="smallest price step of those option quotes")
+    option_half_spread: Number = Field(default=2.0, ge=0, le=10_000, description="of those option quotes, in ticks")
+    max_refused: Annotated[Whole, Field(ge=0, le=10**12)] | None = Field(
+        default=None, description="more refused rows than this end the run; absent: all are counted and survived"
+    )
+    batch_rows: Whole = Field(
+        default=4096, ge=1, le=1_000_000, description="rows handed over at once; changes no result"
+    )
+
+    @field_validator("end")
+    @classmethod
+    def _ends_after_start(cls, end: date | None, info: ValidationInfo) -> date | None:
+        start = info.data.get("start")
+        if end is not None and start is not None and end < start:
+            raise ValueError(f"expected a day from start {start} on, found {end}")
+        return end
+
+
+class PluginFeed(Plugin):
+    """A feed that a plug-in brings."""
+
+    name: Name | None = Field(default=None, description="how records call this feed; its kind when absent")
+    pace: Pace = Field(default=None, description="'max', or recorded time per wall-clock time such as '1x' or '60x'")
+
+
+FeedConfig: TypeAlias = Annotated[
+    Annotated[ReplayFeed, Tag(TAG + "replay")]
+    | Annotated[SyntheticFeed, Tag(TAG + "synthetic")]
+    | Annotated[DatasetFeed, Tag(TAG + "dataset")]
+    | Annotated[PluginFeed, Tag(TAG + PLUGIN_KIND)],
+    Discriminator(kinds("replay", "synthetic", "dataset")),
+]
