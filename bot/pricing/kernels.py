@@ -276,6 +276,19 @@ def deviations(spot: float, strike: float, s: float, k: float, drift: float, w: 
 
 
 @inlined
+def deviation_of_spot(spot: float, strike: float, drift: float, w: float) -> tuple[float, float]:
+    """(d1, 1/w) of `deviations`, by the side of the log forward where no deviation is left: without a discounted strike."""
+    there = (spot > NOTHING) & (strike > NOTHING)
+    smooth = (w > TINY) & there
+    inverse = 1.0 / w
+    x = log_quotient(spot, strike) + drift
+    apart = x if there else spot - strike
+    side = FAR if apart > 0.0 else (-FAR if apart < 0.0 else 0.0)
+    d1 = clipped(x * inverse + 0.5 * w) if smooth else side
+    return d1, inverse if smooth else 0.0
+
+
+@inlined
 def outlook(
     S: float, K: float, T: float, v: float, r: float, q: float
 ) -> tuple[float, float, float, float, float, float]:
@@ -393,7 +406,7 @@ def net(spot: float, elapsed: int, packed: NDArray[np.float64], rate: float, div
         Dq = exp_sum(-dividend * tau, 0.0)
         root = math.sqrt(tau)
         w = vol * root
-        d1, _, inverse = deviations(spot, strike, spot, strike * exp_sum(-carry * tau, 0.0), carry * tau, w)
+        d1, inverse = deviation_of_spot(spot, strike, carry * tau, w)
         density = PHI_0 * exp_sum(-0.5 * d1 * d1, 0.0)
         tail = density * tail_ratio(abs(d1))
         above = 1.0 - tail if cp * d1 > 0.0 else tail
