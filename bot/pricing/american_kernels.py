@@ -247,7 +247,7 @@ def refine(a: Array, H: Array, nodes: Array, lift: Array, H_0: Array, few: Array
                 y2 = y2 if y2 < high else high
                 H[j, e] = y2 if y2 > low else low
             continue
-        on = math.log(few[last] / node) / math.log(few[last - 1] / few[last])
+        on = log_quotient(few[last], node) / log_quotient(few[last - 1], few[last])
         before = (node / few[last - 1]) ** 2
         for e in range(c):
             low = at_longer * H_0[last, e]
