@@ -48,7 +48,7 @@ TERM_REACH: Final = 6.5
 """Log prices go to so many deviations of the whole term."""
 PER_STEP: Final = 2
 """Rows of the grid in a step's deviation."""
-FINER: Final = 8
+FINER: Final = 4
 """How many times finer the rows are on which a payoff enters."""
 MARGIN: Final = 6
 """Columns beyond the last edges in which the next ones are looked for first."""
@@ -57,6 +57,8 @@ LOT_COLUMNS: Final = 2000
 UNIT_COLUMNS: Final = 200
 """Columns across the largest single jump of the payoff's slope; a book of many has up to MOST_COLUMNS."""
 MOST_COLUMNS: Final = 512
+REACHES: Final = 8
+"""How often the holdings a rule can come to are widened by where it trades to from them."""
 RULE_COLUMNS: Final = 800
 """Columns at most on which a rule is scored: it has kinks that the optimum has not."""
 STEEPEST: Final = 250.0
@@ -230,9 +232,14 @@ class Grid(NamedTuple):
     payoffs: dict[int, Payoff]
 
     @property
+    def apart(self) -> bool:
+        """True where holding nothing saves the closing trade's fee, so that G jumps down at 0."""
+        return bool(self.fee[-1] * self.close > 0.0)
+
+    @property
     def pad(self) -> int:
         """Rows beyond either end that a step's quadrature reaches."""
-        return math.ceil(STEP_REACH * self.per_step)
+        return math.ceil((STEP_REACH + 0.5 * self.step) * self.per_step)
 
     @property
     def dates(self) -> int:
@@ -290,9 +297,10 @@ def make_grid(problem: Problem, *, per_step: int | None = None, columns: int | N
 
 
 def _rows_per_step(problem: Problem, s: float) -> int:
-    """Rows in a step's deviation: more where utility bends sharply within a step."""
+    """Rows in a step's deviation: more where utility bends sharply within a step, and where there are few steps."""
     bend = problem.risk_aversion * problem.spot * s
-    return PER_STEP if bend < 3.0 else PER_STEP + 1 if bend < 30.0 else 2 * PER_STEP
+    needed = PER_STEP if bend < 3.0 else PER_STEP + 1 if bend < 30.0 else 2 * PER_STEP
+    return max(needed, math.ceil(8.0 / math.sqrt(problem.dates)))
 
 
 def _holdings(problem: Problem, lo: float, hi: float, columns: int | None) -> tuple[Array, int, bool]:
@@ -354,6 +362,7 @@ def decide_rows(
     cost: float,
     fee: float,
     lattice: bool,
+    apart: bool,
     zero: int,
     pad: int,
     first: Columns,
@@ -364,17 +373,21 @@ def decide_rows(
     """Writes the edges of each row: the readable twin of `exact_kernels.decide_rows`, on all columns."""
     for j, spot in enumerate(S):
         rate = cost * spot
-        bottom, buy, buy_value = _lowest(G[j], y, zero, rate, lattice)
-        top, sell, sell_value = _lowest(G[j], y, zero, -rate, lattice)
+        bottom, buy, buy_value = _lowest(G[j], y, zero, rate, lattice, apart)
+        top, sell, sell_value = _lowest(G[j], y, zero, -rate, lattice, apart)
         low, high = buy, sell
         if fee > 0.0:
             low = _start(G[j] + rate * y, y, bottom, buy, buy_value + rate * buy + fee, -1)
             high = _start(G[j] - rate * y, y, top, sell, sell_value - rate * sell + fee, 1)
+        if apart and low > 0.0 and G[j, zero] <= buy_value + rate * buy + fee:
+            low = 0.0
+        if apart and high < 0.0 and G[j, zero] <= sell_value - rate * sell + fee:
+            high = 0.0
         edges[j] = buy, buy_value, sell, sell_value, min(low, buy), max(high, sell)
     return 0
 
 
-def _lowest(G: Array, y: Array, zero: int, slope: float, lattice: bool) -> tuple[int, float, float]:
+def _lowest(G: Array, y: Array, zero: int, slope: float, lattice: bool, apart: bool) -> tuple[int, float, float]:
     """(column, holding, G there) of the least G + slope y, between columns by the cubic through four of one sign."""
     step = y[1] - y[0]
     best = int(np.argmin(G + slope * y))
@@ -382,8 +395,8 @@ def _lowest(G: Array, y: Array, zero: int, slope: float, lattice: bool) -> tuple
     if lattice:
         return best, float(at), float(value)
     for k in range(max(best - 1, 0), min(best + 1, y.size - 1)):
-        left, right = (0, zero + 1) if k < zero else (zero, y.size)
-        if right - left < 4:
+        left, right = (0, zero + (not apart)) if k < zero else (zero + apart, y.size)
+        if right - left < 4 or k < left or k + 1 >= right:
             continue
         i = min(max(k - 1, left), right - 4)
         cubic = np.polynomial.Polynomial.fit(np.arange(4.0), G[i : i + 4], 3, domain=[0, 3], window=[0, 3])
@@ -428,7 +441,8 @@ def fill_rows(
     buy, buy_value, sell, sell_value, low, high = (column[:, None] for column in edges.T)
     up = buy_value + rate * (buy - y) + fee
     down = sell_value + rate * (y - sell) + fee
-    _extend(J, np.where(y < low, up, np.where(y <= high, G, down)), S, pad)
+    held = np.where(y < buy, np.minimum(G, up), np.where(y > sell, np.minimum(G, down), G))
+    _extend(J, np.where(y < low, up, np.where(y <= high, held, down)), S, pad)
 
 
 class Steps(NamedTuple):
@@ -512,7 +526,7 @@ class March:
         free = date == 0 and not grid.open
         return self.steps.decide_rows(
             self.G_next, grid.y, grid.S, 0.0 if free else grid.cost, 0.0 if free else float(grid.fee[date]),
-            grid.lattice, grid.zero, grid.pad, first, last, int(whole), self.edges_next,
+            grid.lattice, grid.apart, grid.zero, grid.pad, first, last, int(whole), self.edges_next,
         )  # fmt: skip
 
     def _corridor(self, margin: int) -> tuple[Columns, Columns]:
@@ -525,6 +539,9 @@ class March:
         first, last = np.full(self._blocks, y.size), np.zeros(self._blocks, dtype=np.int64)
         first[self._targets] = np.maximum(np.minimum.reduceat(low, starts), 0)
         last[self._targets] = np.minimum(np.maximum.reduceat(high, starts), y.size)
+        if self.grid.apart:
+            first[self._targets] = np.minimum(first[self._targets], self.grid.zero)
+            last[self._targets] = np.maximum(last[self._targets], self.grid.zero + 1)
         return first, last
 
     def _fill(self, first: Columns, last: Columns) -> None:
@@ -572,12 +589,25 @@ def _extend(J: Array, inner: Array, S: Array, pad: int) -> None:
 def step_weights(s: float, per_step: int, pad: int) -> Array:
     """The weights of the rows around a price in the expectation over one step of deviation s. Shape: (2 pad + 1,).
 
-    ln(S'/S) is normal with mean -s^2/2 and deviation s; the density at the rows, cut beyond STEP_REACH, adds to 1.
+    ln(S'/S) is normal with mean -s^2/2 and deviation s. The density is cut at STEP_REACH deviations either side of the
+    mean; the cut cells count by the straight line between their ends (exact where the cut is a row: half its weight),
+    which matters only to who is so averse that the farthest move counts most. The weights add to 1.
     """
-    z = np.arange(-pad, pad + 1) / per_step + 0.5 * s
-    within = np.abs(np.arange(-pad, pad + 1)) <= STEP_REACH * per_step
-    density = np.where(within, np.exp(-0.5 * z * z), 0.0)
+    rows = np.arange(-float(pad), pad + 0.5)
+    z = rows / per_step + 0.5 * s
+    share = _share_of_row((STEP_REACH - z) * per_step) + _share_of_row((STEP_REACH + z) * per_step) - 1.0
+    density = share * np.exp(-0.5 * z * z)
     return np.asarray(density / density.sum())
+
+
+def _share_of_row(distance: Array) -> Array:
+    """The weight of a row in a trapezoid sum that ends `distance` rows above it: 1 inside, 0 outside.
+
+    >>> _share_of_row(np.array([-1.0, -0.5, 0.0, 0.5, 1.0])).tolist()
+    [0.0, 0.125, 0.5, 0.875, 1.0]
+    """
+    d = np.clip(distance, -1.0, 1.0)
+    return np.asarray(np.where(d < 0.0, 0.5 * (1.0 + d) ** 2, 1.0 - 0.5 * (1.0 - d) ** 2))
 
 
 def _refined(J: Array, finer: int) -> Array:
@@ -824,17 +854,24 @@ def _rounded(to: Array, lo: Array, hi: Array, lot: float, inward: Any) -> Array:
 
 
 def _reach_of(problem: Problem, rule: Callable[[int, Array], Rule]) -> tuple[float, float]:
-    """The holdings a rule can come to, and the book's own deltas: a trade goes to a target, from 0 at first."""
-    lo, hi = delta_range(problem)
+    """The holdings a rule can come to, and the book's own deltas: a trade goes to a target, from 0 at first.
+
+    An edge that lies beyond every holding there can be is never met, and where it lies does not count.
+    """
     s = problem.vol * math.sqrt(problem.step)
     half = math.ceil(TERM_REACH * math.sqrt(problem.dates))
     x: Array = np.asarray(np.arange(-half, half + 1) * s, dtype=np.float64)
-    for date in range(problem.dates):
-        rows = _rule_rows(problem, rule, date, x)
-        for edge, to in ((rows.lo, rows.up), (rows.hi, rows.down)):
-            real = to[np.isfinite(edge) & np.isfinite(to)]
-            if real.size:
-                lo, hi = min(lo, float(real.min())), max(hi, float(real.max()))
+    rows = [_rule_rows(problem, rule, date, x) for date in range(problem.dates)]
+    edges = RuleRows(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    lo, hi = delta_range(problem)
+    for _ in range(REACHES):
+        up, down = edges.up[edges.lo > lo], edges.down[edges.hi < hi]
+        widest = [lo, hi, *(float(at) for to in (up, down) if to.size for at in (to.min(), to.max()))]
+        if (min(widest), max(widest)) == (lo, hi):
+            break
+        lo, hi = min(widest), max(widest)
+    if not math.isfinite(hi - lo):
+        raise ValueError(f"exact: rule: expected finite targets, found {lo!r} to {hi!r}")
     return lo, hi
 
 

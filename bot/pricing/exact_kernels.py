@@ -220,10 +220,11 @@ def lowest_in_cell(G: Array, k: int, lo: int, hi: int, slope: float) -> Any:
 
 
 @inlined
-def lowest(G: Array, y: Array, lo: int, hi: int, zero: int, slope: float, lattice: bool) -> Any:
+def lowest(G: Array, y: Array, lo: int, hi: int, zero: int, slope: float, lattice: bool, apart: bool) -> Any:
     """(column, holding, value of G there) of the minimum of G + slope y over columns lo..hi-1, and between them by cubics.
 
-    On a lattice of lots only the columns themselves count. G has a kink at column `zero` (the closing trade changes sign).
+    On a lattice of lots only the columns themselves count. G has a kink at column `zero` (the closing trade changes sign),
+    and stands apart there where closing has a fee.
     """
     step = y[1] - y[0]
     best = lo
@@ -238,7 +239,11 @@ def lowest(G: Array, y: Array, lo: int, hi: int, zero: int, slope: float, lattic
         return best, at, value
     for k in range(max(best - 1, lo), min(best + 1, hi - 1)):
         left, right = (lo, min(zero + 1, hi)) if k < zero else (max(zero, lo), hi)
-        if right - left < 4:
+        if apart and left == zero:
+            left += 1
+        if apart and right == zero + 1:
+            right -= 1
+        if right - left < 4 or k < left or k + 1 >= right:
             continue
         t, inside = lowest_in_cell(G, k, left, right, slope * step)
         if t > 0.0 and inside + slope * (y[k] + t * step) < least:
@@ -278,7 +283,7 @@ def start_of_selling(G: Array, y: Array, hi: int, top: int, sell: float, aim: fl
     return y[k - 1] + (y[k] - y[k - 1]) * (-below) / (above - below)
 
 
-@compiled(_i64(_TABLE_IN, _IN, _IN, _f64, _f64, _bool, _i64, _i64, _WHERE, _WHERE, _i64, _TABLE_OUT))
+@compiled(_i64(_TABLE_IN, _IN, _IN, _f64, _f64, _bool, _bool, _i64, _i64, _WHERE, _WHERE, _i64, _TABLE_OUT))
 def decide_rows(
     G: Array,
     y: Array,
@@ -286,6 +291,7 @@ def decide_rows(
     cost: float,
     fee: float,
     lattice: bool,
+    apart: bool,
     zero: int,
     pad: int,
     first: NDArray[np.int64],
@@ -305,12 +311,16 @@ def decide_rows(
         lo, hi = first[block], last[block]
         G_row = G[j]
         rate = cost * S[j]
-        bottom, buy, buy_value = lowest(G_row, y, lo, hi, zero, rate, lattice)
-        top, sell, sell_value = lowest(G_row, y, lo, hi, zero, -rate, lattice)
+        bottom, buy, buy_value = lowest(G_row, y, lo, hi, zero, rate, lattice, apart)
+        top, sell, sell_value = lowest(G_row, y, lo, hi, zero, -rate, lattice, apart)
         low, high = buy, sell
         if fee > 0.0:
             low = start_of_buying(G_row, y, lo, bottom, buy, buy_value + rate * buy + fee, rate)
             high = start_of_selling(G_row, y, hi, top, sell, sell_value - rate * sell + fee, rate)
+        if apart and low > 0.0 and G_row[zero] <= buy_value + rate * buy + fee:
+            low = 0.0
+        if apart and high < 0.0 and G_row[zero] <= sell_value - rate * sell + fee:
+            high = 0.0
         under = lo > 0 and (bottom <= lo + 1 or low <= y[lo + 1])
         over = hi < columns and (top >= hi - 2 or high >= y[hi - 2])
         crossed = (bottom >= hi - 2 and hi < columns) or (top <= lo + 1 and lo > 0)
@@ -327,7 +337,7 @@ def decide_rows(
 
 @inlined
 def fill_row(G: Array, edge: Array, y: Array, rate: float, fee: float, lo: int, hi: int, J: Array) -> None:
-    """Writes one row of `fill_rows`."""
+    """Writes one row of `fill_rows`; between the outer edges, who is not at rest at 0 may yet do better by a trade."""
     low, high = edge[LOW], edge[HIGH]
     up = edge[BUY_VALUE] + rate * edge[BUY] + fee
     down = edge[SELL_VALUE] - rate * edge[SELL] + fee
@@ -336,7 +346,12 @@ def fill_row(G: Array, edge: Array, y: Array, rate: float, fee: float, lo: int, 
         J[k] = up - rate * y[k]
         k += 1
     while k < hi and y[k] <= high:
-        J[k] = G[k]
+        best = G[k]
+        if y[k] < edge[BUY]:
+            best = min(best, up - rate * y[k])
+        if y[k] > edge[SELL]:
+            best = min(best, down + rate * y[k])
+        J[k] = best
         k += 1
     while k < hi:
         J[k] = down + rate * y[k]
