@@ -38,6 +38,9 @@ CASES: Final[dict[str, str]] = {
     "min_var_delta": 'a = 0.0\nb = -0.1\nc = 0.1\n[POLICY.inner]\nkind = "delta_band"\nhalf_width = 20',
     "bartlett_delta": 'rho = -0.5\nnu = 0.8\nbeta = 1.0\n[POLICY.inner]\nkind = "fixed_interval"\ninterval = "5m"',
     "pin_guard": 'within = "30d"\ndistance = 0.3\naction = "freeze"\n[POLICY.inner]\nkind = "delta_band"\nhalf_width = 20',
+    "exact_band": "risk_aversion = 0.01\ndates = 30",
+    "guarded_band": "risk_aversion = 0.01\ndates = 8",
+    "delta_gamma_vega": 'risk_aversion = 0.01\nhorizon = "1h"',
     "callable": f'function = "{OWN_MODULE}:band"',
 }
 
