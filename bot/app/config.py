@@ -2,7 +2,8 @@
 
 Law: every key is known and typed, or the file is refused with all its faults at once; paths are relative to the file;
 `EVENKEEL__SECTION__KEY` overrides a key; secrets come from the environment or from secret files, never from the file.
-Two configs that would run the same have the same hash, wherever their files lie. Only this file and its `config_*` parts know pydantic.
+Two configs that would run the same have the same hash, wherever their files lie. Only this file and its parts, the
+`config_*` files, know pydantic.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ from bot.app.config_parts import (
     shown_span,
 )
 from bot.app.config_policies import CallablePolicy, DeltaBandPolicy, FixedFeeBandPolicy
-from bot.app.config_pricing import BookConfig, Hedge, Pricing, Spread, SurfaceConfig
-from bot.app.config_strategies import Accounts, Alternative, StrategyConfig
+from bot.app.config_pricing import BookConfig, Hedge, ListedChain, Pricing, Spread, SurfaceConfig
+from bot.app.config_strategies import Accounts, Alternative, StrategyConfig, StrategyTable
 from bot.app.config_text import Fault, Key, dotted, nearest, overlay, to_toml
 from bot.core.errors import ConfigError
 from bot.domain.units import NS_PER_DAY, Nanos, iso, parse_span, span
@@ -160,7 +161,10 @@ class Config(Section):
     name: Name = Field(description="how runs of this file are called")
     session: Session = Field(description="when it hedges")
     feeds: tuple[FeedConfig, ...] = Field(min_length=1, max_length=100, description="where market data comes from")
-    book: BookConfig = Field(description="what is held")
+    book: BookConfig = Field(default_factory=BookConfig, description="what is held at the start")
+    chains: tuple[ListedChain, ...] = Field(
+        default=(), max_length=1000, description="listed options the strategies may trade besides the book's"
+    )
     pricing: Pricing = Field(default_factory=Pricing, description="what it is worth")
     hedges: tuple[Hedge, ...] = Field(default=(), max_length=1000, description="what each underlying is hedged with")
     strategies: tuple[StrategyConfig, ...] = Field(min_length=1, max_length=100, description="who decides")
@@ -589,7 +593,8 @@ def _canonical(config: Config) -> dict[str, Any]:
     tree = {name: _canon(getattr(config, name)) for name in Config.model_fields}
     tree["storage"] = {"durability": config.storage.durability}
     del tree["secrets"]
-    tree["book"]["file"] = _digest(config.book.file)
+    if config.book.file is not None:
+        tree["book"]["file"] = _digest(config.book.file)
     if config.pricing.marks_file is not None:
         tree["pricing"]["marks_file"] = _digest(config.pricing.marks_file)
     if config.pricing.chain is not None:
@@ -752,6 +757,7 @@ __all__ = [
     "Pricing",
     "ReplayFeed",
     "Spread",
+    "StrategyTable",
     "SurfaceConfig",
     "SyntheticFeed",
     "broker_settings",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import (
     BeforeValidator,
@@ -12,6 +14,7 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from bot.app.config_parts import (
@@ -20,6 +23,7 @@ from bot.app.config_parts import (
     TAG,
     Amount,
     Currency,
+    Day,
     FaultsError,
     FilePath,
     Flag,
@@ -40,22 +44,61 @@ from bot.app.config_parts import (
     bare,
     ex_day,
     kinds,
+    once,
     only_with,
     smile_rule,
     text_schema,
 )
 from bot.domain.units import parse_span
 
+MAX_STRIKES: Final = 10_000
+
 
 class BookConfig(Section):
-    """The options book, and how its file is read."""
+    """The options book, and how its file is read. Without a file nothing is held at the start."""
 
-    file: FilePath = Field(description="CSV or JSON, see docs/book.md")
+    file: FilePath | None = Field(default=None, description="CSV or JSON, see docs/book.md")
     columns: dict[str, str] = Field(default={}, description="the file's column name = ours, for a broker's export")
     name: Name = Field(default="main", description="the book of rows that name none")
     price_source: Literal["mark", "file"] = Field(
         default="mark", description="entry value: the first mark of the session, or the file's `price` column"
     )
+
+
+class ListedChain(Section):
+    """Listed options that strategies may trade: every strike of every expiry named, calls and puts."""
+
+    underlying: InstrumentText = Field(description="what they are options on")
+    root: Annotated[str, Field(pattern=r"^[A-Z0-9.]{1,6}$")] = Field(description="OCC root of the option ids")
+    expiries: tuple[Day, ...] = Field(min_length=1, max_length=2000, description="listed expiration dates")
+    strikes: tuple[Positive, ...] = Field(default=(), max_length=10_000, description="listed strikes, one by one")
+    strikes_from: Positive | None = Field(default=None, description="lowest strike of a ladder")
+    strikes_to: Positive | None = Field(default=None, description="highest strike of a ladder")
+    strike_step: Positive | None = Field(default=None, description="distance of two strikes of a ladder")
+    cp: Literal["both", "call", "put"] = Field(default="both", description="calls, puts or both")
+
+    @field_validator("expiries")
+    @classmethod
+    def _expiries_once(cls, expiries: tuple[date, ...]) -> tuple[date, ...]:
+        return once(expiries, "expiry")
+
+    @model_validator(mode="after")
+    def _strikes_or_ladder(self) -> ListedChain:
+        ladder = (self.strikes_from, self.strikes_to, self.strike_step)
+        given = [end is not None for end in ladder]
+        if bool(self.strikes) == all(given) or (any(given) and not all(given)):
+            raise ValueError("expected strikes, or all of strikes_from, strikes_to and strike_step")
+        low, high, step = ladder
+        if low is not None and high is not None and step is not None and not 0 <= (high - low) / step < MAX_STRIKES:
+            raise ValueError(f"expected strikes_from <= strikes_to and fewer than {MAX_STRIKES} strikes between")
+        return self
+
+    def strike_list(self) -> tuple[Decimal, ...]:
+        """Every strike."""
+        if self.strikes or self.strikes_from is None or self.strikes_to is None or self.strike_step is None:
+            return self.strikes
+        count = int((self.strikes_to - self.strikes_from) / self.strike_step) + 1
+        return tuple(self.strikes_from + i * self.strike_step for i in range(count))
 
 
 class TableConfig(Section):

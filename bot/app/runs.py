@@ -189,10 +189,10 @@ def storage_faults(where: Path, outcome: str = "") -> Iterator[None]:
 def _write_views(folder: Path, run: Run, document: dict[str, Any]) -> None:
     write_json(folder / RESULT, document)
     (folder / CONFIG).write_text(configs.show(run.config), encoding="utf-8")
-    write_json(folder / SOURCE, {"config": str(run.config.path.resolve()), "book": str(run.config.book.file)})
+    write_json(folder / SOURCE, {"config": str(run.config.path.resolve()), "book": str(run.config.book.file or "")})
     (folder / INSTRUMENTS).write_bytes(msgspec.json.format(msgspec.json.encode(list(run.universe)), indent=1))
     book = run.config.book.file
-    if book.is_file():
+    if book is not None and book.is_file():
         shutil.copyfile(book, folder / ("book" + book.suffix))
     _write_table(folder / SAMPLES, result.sample_columns(run))
     _write_table(folder / HEDGES, result.hedge_columns(run))

@@ -5,6 +5,7 @@ Law: everything a run could stumble over in its inputs is found here, before any
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date
@@ -42,7 +43,7 @@ from bot.core.ports import (
     VolSource,
 )
 from bot.domain.calendar import Sessions
-from bot.domain.instruments import Index, Instrument, OptionContract, Perpetual, Spot, Universe
+from bot.domain.instruments import Index, Instrument, OptionContract, Perpetual, Spot, Universe, occ_id
 from bot.domain.market import TradeBatch
 from bot.domain.units import (
     DAYS_PER_YEAR,
@@ -61,6 +62,7 @@ from bot.engine.journal import Header, JournalWriter
 from bot.engine.loop import Loop, LoopSettings, Opening
 from bot.engine.marks import Marks
 from bot.engine.model_check import CheckSettings
+from bot.engine.shadows import Idle, Once
 from bot.engine.smiles import Rule, SmileRule, SurfaceSettings
 from bot.engine.valuation import PARITY, DeltaTable, SpotSource, Valuation, ValuationSettings
 from bot.engine.vol_sources import ForecastSettings
@@ -153,6 +155,7 @@ def assemble(config: configs.Config, *, journal: Path | None, run_id: str | None
         openings=openings_of(config, book),
         needed=needed_of(config),
         journal=writer,
+        tradable=tradable_of(config, universe),
     )
     return Run(
         config=config,
@@ -182,6 +185,8 @@ def refuse_undelivered(config: configs.Config) -> None:
 def read_book(config: configs.Config) -> LoadedBook:
     """The book of a config, refused when something in it has expired by the session's start."""
     start = config.session.start
+    if config.book.file is None:
+        return with_listed(_empty_book(config), config)
     book = load_book(
         config.book.file,
         columns=config.book.columns or None,
@@ -194,14 +199,57 @@ def read_book(config: configs.Config) -> LoadedBook:
         raise BookError("\n".join(faults))
     held = sorted({position.key.book for position in book.positions})
     for entry in config.strategies:
-        if book.positions and entry.book not in held:
+        if book.positions and entry.book not in held and getattr(entry, "holds_book", False):
             raise ConfigError(
                 f"{config.path.name}: strategies {entry.name or entry.kind!r}: book: expected a book of "
                 f"{config.book.file.name} ({', '.join(held)}), found {entry.book!r}"
             )
     if not book.positions:
         raise BookError(f"{config.book.file.name}: expected at least one position, found none")
-    return book if config.pricing.chain is None else with_chain(book, config, config.pricing.chain)
+    if config.pricing.chain is not None:
+        book = with_chain(book, config, config.pricing.chain)
+    return with_listed(book, config)
+
+
+def _empty_book(config: configs.Config) -> LoadedBook:
+    """A book of nothing; ConfigError when a strategy hedges what is held and nothing else."""
+    for entry in config.strategies:
+        if getattr(entry, "holds_book", False):
+            alone = all(getattr(other, "holds_book", False) for other in config.strategies)
+            if alone:
+                raise ConfigError(
+                    f"{config.path.name}: book.file: expected the positions that {entry.kind!r} hedges, found none"
+                )
+    if config.pricing.chain is not None:
+        raise ConfigError(f"{config.path.name}: pricing.chain: expected a book beside it; use [[chains]] without one")
+    return LoadedBook(path="", positions=(), lines=(), instruments=(), underlyings=(), prices={}, vols={})
+
+
+def with_listed(book: LoadedBook, config: configs.Config) -> LoadedBook:
+    """The book with every contract of [[chains]] known beside its own; nothing of them is held."""
+    known: dict[str, Instrument] = {item.id: item for item in book.instruments}
+    underlyings = {item.id: item for item in book.underlyings}
+    for number, chain in enumerate(config.chains):
+        where = f"{config.path.name}: chains[{number}]"
+        try:
+            underlying = resolve_instrument(chain.underlying)
+            underlyings.setdefault(underlying.id, underlying)
+            sides = {"both": (1, -1), "call": (1,), "put": (-1,)}[chain.cp]
+            for expiry, strike, cp in itertools.product(chain.expiries, chain.strike_list(), sides):
+                contract = resolve_instrument(occ_id(chain.root, expiry, cp, strike), underlying=chain.underlying)
+                if isinstance(contract, OptionContract) and contract.expiry > config.session.start:
+                    known.setdefault(contract.id, contract)
+        except ValueError as fault:
+            raise ConfigError(f"{where}: {fault}") from fault
+    return msgspec.structs.replace(book, instruments=tuple(known.values()), underlyings=tuple(underlyings.values()))
+
+
+def tradable_of(config: configs.Config, universe: Universe) -> list[str]:
+    """Ids of the options that strategies may trade besides the book's: all that are listed, where one picks options."""
+    entries = [*config.strategies, *(entry for item in config.alternatives for entry in item.strategies)]
+    if not config.chains and not any(getattr(entry, "picks_options", False) for entry in entries):
+        return []
+    return [item.id for item in universe if isinstance(item, OptionContract)]
 
 
 def with_chain(book: LoadedBook, config: configs.Config, path: Path) -> LoadedBook:
@@ -238,10 +286,10 @@ def resolve_wanted(config: configs.Config, book: LoadedBook) -> list[Instrument]
         }
         if changes:
             known[item.id] = msgspec.structs.replace(item, **changes)
-    for text in config.session.fx.values():
+    for text in (*config.session.fx.values(), *named_by_strategies(config)):
         item = _resolve(text, config, known)
         known.setdefault(item.id, item)
-    for hedge in config.hedges:
+    for hedge in config.hedges if all(getattr(entry, "holds_book", False) for entry in config.strategies) else ():
         underlying = hedge_id(hedge.underlying, known)
         if not any(isinstance(c, OptionContract) and c.underlying == underlying for c in known.values()):
             held = sorted({c.underlying for c in known.values() if isinstance(c, OptionContract)})
@@ -300,7 +348,16 @@ def openings_of(config: configs.Config, book: LoadedBook) -> list[Opening]:
 
 def needed_of(config: configs.Config) -> list[str]:
     """Ids that must have a price before hedging begins."""
-    return sorted({resolve_instrument(hedge.instrument).id for hedge in config.hedges})
+    named = [*(hedge.instrument for hedge in config.hedges), *named_by_strategies(config, alternatives=False)]
+    return sorted({resolve_instrument(text).id for text in named})
+
+
+def named_by_strategies(config: configs.Config, *, alternatives: bool = True) -> list[str]:
+    """The instruments that strategies' own keys name, as written."""
+    entries: list[Any] = list(config.strategies)
+    if alternatives:
+        entries += [entry for item in config.alternatives for entry in item.strategies]
+    return [text for entry in entries if isinstance(entry, configs.StrategyTable) for text in entry.instruments()]
 
 
 # --------------------------------------------------------------------------- rooms
@@ -477,25 +534,50 @@ def fee_of_orders(config: configs.Config) -> float:
 
 
 def make_strategy(entry: Any, config: configs.Config, policy: HedgePolicy | None) -> Strategy:
-    """The strategy of a [[strategies]] entry, with the policy given instead of its own when there is one."""
+    """The strategy of a [[strategies]] entry, with the policy given instead of its own when it takes one."""
     factory = find_factory("strategies", entry.kind, config)
-    chosen = policy
-    if chosen is None and entry.policy is not None:
-        chosen = make_policy(entry.policy, config)
-    settings = {key: value for key, value in entry.settings().items() if key not in _STRATEGY_KEYS}
     try:
-        made = factory(
-            hedges=hedges_of(config, getattr(entry, "underlyings", ())),
-            policy=chosen,
-            book=entry.book,
-            name=entry.name or entry.kind,
-            fallback=config.pricing.fallback_delta,
-            **settings,
-        )
+        made = factory(**_settings_of(entry, config, policy))
     except (TypeError, ValueError) as fault:
         raise ConfigError(f"{config.path.name}: strategy {entry.kind!r}: {fault}") from fault
     if not isinstance(made, Strategy):
         raise ConfigError(f"{config.path.name}: strategy {entry.kind!r} does not satisfy the Strategy protocol")
+    return made
+
+
+def _settings_of(entry: Any, config: configs.Config, policy: HedgePolicy | None) -> dict[str, Any]:
+    """What a strategy's factory is given: its keys, instruments under their ids, and what a hedger of the book needs."""
+    settings = {key: value for key, value in entry.settings().items() if key not in _STRATEGY_KEYS}
+    settings |= {"book": entry.book, "name": entry.name or entry.kind}
+    if not _takes_policy(entry):
+        return settings | {key: _ids_of(settings[key]) for key in entry.instrument_keys if key in settings}
+    chosen = policy
+    if chosen is None and entry.policy is not None:
+        chosen = make_policy(entry.policy, config)
+    return settings | {
+        "hedges": hedges_of(config, getattr(entry, "underlyings", ())),
+        "policy": chosen,
+        "fallback": config.pricing.fallback_delta,
+    }
+
+
+def _takes_policy(entry: Any) -> bool:
+    return "policy" in type(entry).model_fields
+
+
+def _ids_of(value: str | Sequence[str]) -> str | list[str]:
+    """The canonical id of one instrument, or of each of several."""
+    return resolve_instrument(value).id if isinstance(value, str) else [resolve_instrument(text).id for text in value]
+
+
+def make_strategies(
+    entries: Sequence[Any], config: configs.Config, policy: HedgePolicy | None, twin: type[Idle] | type[Once] | None
+) -> list[Strategy]:
+    """An account's strategies; one that takes no policy is held back as `twin` says."""
+    made: list[Strategy] = []
+    for entry in entries:
+        strategy = make_strategy(entry, config, policy)
+        made.append(strategy if twin is None or _takes_policy(entry) else twin(strategy))
     return made
 
 
@@ -571,11 +653,17 @@ def make_accounts(
     """dynamic, static, none and the alternatives, each with a broker of its own; only dynamic's may be a real one."""
     static = load("policies", "static", ())()
     none = load("policies", "none", ())()
-    plans: list[tuple[str, HedgePolicy | None]] = [("dynamic", None), ("static", static), ("none", none)]
-    plans += [(item.name, make_policy(item.policy, config)) for item in config.alternatives]
+    plans: dict[str, list[Strategy]] = {
+        "dynamic": make_strategies(config.strategies, config, None, None),
+        "static": make_strategies(config.strategies, config, static, Once),
+        "none": make_strategies(config.strategies, config, none, Idle),
+    }
+    for item in config.alternatives:
+        other = None if item.policy is None else make_policy(item.policy, config)
+        plans[item.name] = make_strategies(item.strategies or config.strategies, config, other, None)
     checks = limits.build(limit_settings(config))
     made: list[Account] = []
-    for name, policy in plans:
+    for name, strategies in plans.items():
         broker = make_broker(config, universe, simulated=name != "dynamic")
         if isinstance(broker, InLoopBroker):
             broker.attach(universe, marks, name)
@@ -588,7 +676,7 @@ def make_accounts(
             marks=marks,
             valuation=valuation,
             broker=broker,
-            strategies=[make_strategy(entry, config, policy) for entry in config.strategies],
+            strategies=strategies,
             checks=checks,
             base_currency=config.session.base_currency,
             sessions=sessions,
