@@ -340,7 +340,7 @@ def engine_gap(
     scorer_paths: int = 200_000,
     daily: float | None = None,
     controls: Controls = "martingale",
-    threads: int = 1,
+    workers: int = 1,
 ) -> EngineGap:
     """The gap a policy closes when the real engine trades it, on scoring paths of a seed given by the caller.
 
@@ -356,7 +356,7 @@ def engine_gap(
     rule = solved_once(policy)
     rules = {DAILY: daily_black_scholes(problem), policy.name: rule}
     table = tabulate(
-        run(rules, settled, scenarios, threads=threads),
+        run(rules, settled, scenarios, workers=workers),
         settled,
         scenarios,
         optimum=optimum,

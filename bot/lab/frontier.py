@@ -101,7 +101,7 @@ def frontier(
     purpose: Purpose = "tune",
     optimum: float | None = None,
     controls: Controls = "none",
-    threads: int = 1,
+    workers: int = 1,
     scenarios: Scenarios | None = None,
 ) -> Frontier:
     """Cost and risk of each family at each of its parameters, on the problem's own lognormal paths unless others are given."""
@@ -113,7 +113,7 @@ def frontier(
             name = f"{family} {parameter!r}"
             rules[name] = make(parameter)
             at[name] = (family, parameter)
-    table = score(rules, problem, drawn, optimum=optimum, controls=controls, threads=threads)
+    table = score(rules, problem, drawn, optimum=optimum, controls=controls, workers=workers)
     rows = [table.row(name) for name in rules]
     good = efficient([(row.mean_cost, row.std) for row in rows])
     points = tuple(
@@ -152,7 +152,7 @@ def tune(
     per_std: float = math.inf,
     optimum: float | None = None,
     controls: Controls = "none",
-    threads: int = 1,
+    workers: int = 1,
 ) -> Tuned:
     """The parameter that does best on tuning paths, and its score on scoring paths of the same seed's other stream.
 
@@ -168,7 +168,7 @@ def tune(
         purpose="tune",
         optimum=optimum,
         controls=controls,
-        threads=threads,
+        workers=workers,
     ).of(name)
     best = min(tuning, key=lambda p: worth(p.score, objective, per_std))
     again = frontier(
@@ -180,7 +180,7 @@ def tune(
         purpose="score",
         optimum=optimum,
         controls=controls,
-        threads=threads,
+        workers=workers,
     ).points[0]
     return Tuned(
         family=name,
@@ -228,10 +228,10 @@ def robustness(
     problem: Problem,
     worlds: Mapping[str, Scenarios],
     *,
-    threads: int = 1,
+    workers: int = 1,
 ) -> Robustness:
     """Each policy, prepared for the problem as believed, in each world."""
-    return Robustness(worlds={name: score(policies, problem, drawn, threads=threads) for name, drawn in worlds.items()})
+    return Robustness(worlds={name: score(policies, problem, drawn, workers=workers) for name, drawn in worlds.items()})
 
 
 def band_picture(

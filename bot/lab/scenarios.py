@@ -179,10 +179,20 @@ def merton(
 ) -> Scenarios:
     """Merton's jump diffusion, exact at each date; see `bot.pricing.paths.merton`."""
     at, dt = _grid(times)
-    given_ = {"intensity": intensity, "jump_mean": jump_mean, "jump_std": jump_std}
 
     def draw(rng: np.random.Generator, k: int) -> Floats:
-        return generators.merton(rng, spot=spot, vol=vol, dt=dt, n_steps=len(dt), drift=drift, n_paths=BLOCK, **given_)
+        return generators.merton(
+            rng,
+            spot=spot,
+            vol=vol,
+            dt=dt,
+            n_steps=len(dt),
+            intensity=intensity,
+            jump_mean=jump_mean,
+            jump_std=jump_std,
+            drift=drift,
+            n_paths=BLOCK,
+        )
 
     return _made(f"Merton {vol:g}", at, n_paths, draw, seed, purpose, drift == rate)
 

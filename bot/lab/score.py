@@ -102,7 +102,7 @@ def score(
     reference: str | None = None,
     known: Mapping[str, float] | None = None,
     controls: Controls = "none",
-    threads: int = 1,
+    workers: int = 1,
 ) -> ScoreTable:
     """The table of policies hedging a problem on common paths.
 
@@ -118,7 +118,7 @@ def score(
     if DAILY not in chosen:
         chosen = {DAILY: daily_black_scholes(problem), **chosen}
     return tabulate(
-        run(chosen, problem, scenarios, threads=threads),
+        run(chosen, problem, scenarios, workers=workers),
         problem,
         scenarios,
         optimum=optimum,

@@ -2,13 +2,16 @@
 
 Each policy is asked for its `band` date by date over a block of paths, at deltas shared by all (or its own, where it
 shapes them), and each holding is clamped into its band as `decide` does. Losses have the same bits for any number of
-threads and any order of blocks; `score_one` in `bot.lab.plain` is the readable twin.
+workers and any order of blocks; `score_one` in `bot.lab.plain` is the readable twin.
 """
 
 from __future__ import annotations
 
+import mmap
+import multiprocessing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -104,8 +107,11 @@ def prepared(policy: HedgePolicy, problem: Problem, *, date: int = 0, spot: floa
     return policy.prepared(problem.plan(date=date, spot=spot)) if isinstance(policy, Prepares) else policy
 
 
-def run(policies: Policies, problem: Problem, scenarios: Scenarios, *, threads: int = 1) -> Losses:
-    """The outcome of each policy on each path. Policies answer arrays over paths; several threads ask them at once.
+def run(policies: Policies, problem: Problem, scenarios: Scenarios, *, workers: int = 1) -> Losses:
+    """The outcome of each policy on each path. Policies answer arrays over paths.
+
+    `workers` above 1 share the blocks: forked processes where the system has them, else threads. A policy that keeps
+    state between calls breaks its law, and is asked in an order of its worker's.
 
     Errors: ValueError when the scenarios' dates are not the problem's, or a policy answers NaN.
     """
@@ -115,8 +121,9 @@ def run(policies: Policies, problem: Problem, scenarios: Scenarios, *, threads: 
     bounds = [reach_at(problem, i) for i in range(problem.dates)]
     reaches = {name: bounds if is_bounded(policy) else [NO_BOUND] * problem.dates for name, policy in asked.items()}
     n = scenarios.n_paths
-    outcomes = tuple(Outcome(*(np.empty(n) for _ in Outcome._fields)) for _ in rules)
-    common = Common(*(np.empty(n) for _ in Common._fields))
+    room = _room if workers > 1 else np.empty
+    outcomes = tuple(Outcome(*(room(n) for _ in Outcome._fields)) for _ in rules)
+    common = Common(*(room(n) for _ in Common._fields))
 
     def work(k: int) -> None:
         first = k * BLOCK
@@ -132,18 +139,52 @@ def run(policies: Policies, problem: Problem, scenarios: Scenarios, *, threads: 
             reaches,
         )
 
-    if threads == 1:
-        for k in range(scenarios.n_blocks):
-            work(k)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(work, range(scenarios.n_blocks)):
-                pass
+    _share_out(work, scenarios.n_blocks, workers)
     for name, outcome in zip(rules, outcomes, strict=True):
         if not np.isfinite(outcome.gains).all():
             path = int(np.flatnonzero(~np.isfinite(outcome.gains))[0])
             raise ValueError(f"policy {name!r}: expected finite bands, found NaN or infinity on path {path}")
     return Losses(tuple(rules), outcomes, common)
+
+
+def _room(n: int) -> Floats:
+    """An array that forked workers write for us. Shape: (n,)."""
+    return np.frombuffer(mmap.mmap(-1, 8 * n), dtype=np.float64)
+
+
+_forked: Callable[[int], None] | None = None
+"""What forked workers were started for: they inherit it, so that nothing need be sent to them."""
+_one_at_a_time = Lock()
+
+
+def _share_out(work: Callable[[int], None], blocks: int, workers: int) -> None:
+    """Do the work of every block, by as many workers."""
+    global _forked  # noqa: PLW0603  a fork inherits what its parent's module holds, and nothing else without pickling
+    if min(workers, blocks) <= 1:
+        for k in range(blocks):
+            work(k)
+        return
+    import bot.lab.kernels  # noqa: F401, PLC0415  loaded before the fork, so that it is loaded once
+
+    with _one_at_a_time:
+        _forked = work
+        try:
+            with _pool(min(workers, blocks)) as pool:
+                for _ in pool.map(_work_of_fork, range(blocks)):
+                    pass
+        finally:
+            _forked = None
+
+
+def _pool(workers: int) -> Executor:
+    if "fork" in multiprocessing.get_all_start_methods():
+        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork"))
+    return ThreadPoolExecutor(workers)
+
+
+def _work_of_fork(k: int) -> None:
+    assert _forked is not None  # set before the fork
+    _forked(k)
 
 
 def _expect_same_dates(problem: Problem, scenarios: Scenarios) -> None:

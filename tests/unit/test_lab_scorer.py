@@ -117,12 +117,12 @@ def test_scorer_equals_the_plain_loop(problem: Problem) -> None:
             assert outcome.turnover[k] == pytest.approx(one.turnover, rel=1e-12)
 
 
-def test_threads_and_length_change_no_bit() -> None:
-    """One thread and three give the same bits, and a longer run begins with the shorter one."""
+def test_workers_and_length_change_no_bit() -> None:
+    """One worker and three give the same bits, and a longer run begins with the shorter one."""
     problem = CALL.but(dates=3)
     n = 2 * kernels.BLOCK + 5
     one = scorer.run(POLICIES, problem, scenarios.of_problem(problem, n_paths=n, seed=1))
-    three = scorer.run(POLICIES, problem, scenarios.of_problem(problem, n_paths=n, seed=1), threads=3)
+    three = scorer.run(POLICIES, problem, scenarios.of_problem(problem, n_paths=n, seed=1), workers=3)
     short = scorer.run(POLICIES, problem, scenarios.of_problem(problem, n_paths=7, seed=1))
     for j in range(len(POLICIES)):
         assert one.loss(j).tobytes() == three.loss(j).tobytes()
