@@ -59,7 +59,7 @@ Dividends: TypeAlias = Sequence[tuple[Years, float]]
 
 SHAPES: Final = {"fast": (200, 150), "default": (600, 400), "high": (2400, 1600)}
 """Nodes of the spot, steps of time."""
-VOL_BUMP: Final = 5e-3
+VOL_BUMP: Final = 1e-2
 RATE_BUMP: Final = 2e-3
 CREDIT_BUMP: Final = 2e-3
 MOST_KEYS: Final = 8
@@ -127,15 +127,19 @@ class ConvertibleGrid(NamedTuple):
         given = np.asarray(spot, dtype=np.float64)
         S = np.ascontiguousarray(given).reshape(-1)
         status = np.where(np.isfinite(S), Status.OK, Status.NOT_FINITE)
-        status[(S == 0.0) | (self.market.vol == 0.0)] = Status.LIMIT
+        at_end = self.terms.maturity - self.at <= SAME_INSTANT
+        status[(S == 0.0) | (self.market.vol == 0.0) | at_end] = Status.LIMIT
         status[S < 0.0] = Status.OUT_OF_DOMAIN
         status[~np.isfinite(S)] = Status.NOT_FINITE
         good = (status == Status.OK) | (status == Status.LIMIT)
         out = np.full((len(FIELDS), S.size), np.nan)
-        found = np.empty((len(FIELDS), int(good.sum())))
-        kernels.read_off(self.spots, self.table, S[good], found)
-        out[:, good] = found
-        out[0, good] = _within(self.now, S[good], out[0, good])
+        if at_end:
+            out[:, good] = _table_at_maturity(self.terms, S[good], self.model)
+        else:
+            found = np.empty((len(FIELDS), int(good.sum())))
+            kernels.read_off(self.spots, self.table, S[good], found)
+            out[:, good] = found
+            out[0, good] = _within(self.now, S[good], out[0, good])
         floor = np.full(S.size, np.nan)
         floor[good] = bond_floor(S[good], self.terms, self.market, model=self.model, at=self.at)
         field = dict(zip(FIELDS, out, strict=True))
@@ -325,7 +329,7 @@ def _solve(
     now = rights_at(terms, at)
     if terms.maturity - at <= SAME_INSTANT:
         table = _table_at_maturity(terms, spots, model)
-        return ConvertibleGrid(terms, at, model, market, NOTHING, spots, table)
+        return ConvertibleGrid(terms, at, model, market, rights_at(terms, at), spots, table)
     life = plan(terms, at=at, dividends=dividends, steps=steps)
     faults = 0
 
@@ -352,9 +356,6 @@ def _solve(
     if faults or not np.isfinite(V).all():
         return None
     return ConvertibleGrid(terms, at, model, market, now, spots, table)
-
-
-NOTHING: Final = Rights(ratio=0.0, call=math.inf, trigger=0.0, put=-math.inf)
 
 
 def march_inputs(terms: ConvertibleTerms, life: Plan, market: Market, model: Model, spots: Array) -> tuple[Any, ...]:
@@ -395,8 +396,10 @@ def reach(terms: ConvertibleTerms, market: Market, at: Years, keys: Array) -> tu
     tau = max(terms.maturity - at, 0.0)
     spread = market.vol * math.sqrt(tau)
     drift = abs(market.rate - market.dividend - market.borrow) * tau
-    width = min(max(spread, NARROWEST), WIDEST)
-    low = float(keys[0]) - min(max(7.0, 6.0 * spread + drift + 0.5 * spread * spread), MOST_REACH)
+    # spots whose forward comes to a corner need nodes too; a hazard that varies is followed far down
+    width = min(max(spread + 0.5 * drift, NARROWEST), WIDEST)
+    least = 7.0 if market.elasticity != 0.0 and market.credit > 0.0 else 3.0
+    low = float(keys[0]) - min(max(least, 6.0 * spread + drift + 0.5 * spread * spread), MOST_REACH)
     high = float(keys[-1]) + min(max(2.5, 6.0 * spread + drift), MOST_REACH)
     return width, low, high
 
