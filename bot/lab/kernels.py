@@ -42,7 +42,7 @@ def compiled(signature: Any) -> Callable[[F], F]:
     return cast("Callable[[F], F]", numba.njit(signature, cache=True, error_model="numpy", nogil=True))
 
 
-@compiled(numba.types.void(_IN, _f64, _f64, _f64, _f64, _f64, _f64, _OUT, _OUT, _OUT, _OUT))
+@compiled(numba.types.void(_IN, *(_f64,) * 6, *(_OUT,) * 5))
 def add_leg(
     spot: NDArray[np.float64],
     strike: float,
@@ -52,11 +52,12 @@ def add_leg(
     cp: float,
     weight: float,
     delta: NDArray[np.float64],
+    gamma: NDArray[np.float64],
     net_delta: NDArray[np.float64],
     net_gamma: NDArray[np.float64],
     net_decay: NDArray[np.float64],
 ) -> None:
-    """Writes one leg's delta per unit; adds weight x delta, gamma and gamma vol^2 to the book's. Shape: all (paths,).
+    """Writes one leg's delta and gamma per unit; adds weight x delta, gamma and gamma vol^2 to the book's. Shape: all (paths,).
 
     As `bot.pricing.black.bsm` without a dividend yield, the date's constants taken out of the loop.
     """
@@ -73,9 +74,10 @@ def add_leg(
         unit = cp * above
         delta[j] = unit
         net_delta[j] += weight * unit
-        gamma = weight * (density * inverse / S)
-        net_gamma[j] += gamma
-        net_decay[j] += gamma * vol * vol
+        curvature = density * inverse / S
+        gamma[j] = curvature
+        net_gamma[j] += weight * curvature
+        net_decay[j] += weight * curvature * vol * vol
 
 
 @compiled(numba.types.void(_IN, _f64, _f64, _f64, _f64, _f64, _OUT, _OUT, _OUT))

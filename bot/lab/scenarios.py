@@ -13,7 +13,7 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -238,6 +238,87 @@ def heston(
     return _made(f"Heston {variance**0.5:g}", at, n_paths, draw, seed, purpose, drift == rate)
 
 
+def bates(
+    *,
+    spot: float,
+    variance: float,
+    times: ArrayLike,
+    n_paths: int,
+    seed: int,
+    reversion: float,
+    mean_variance: float,
+    vol_of_vol: float,
+    correlation: float,
+    intensity: float,
+    jump_mean: float,
+    jump_std: float,
+    purpose: Purpose = "score",
+    drift: Rate = 0.0,
+    rate: Rate = 0.0,
+    substeps: int = 1,
+) -> Scenarios:
+    """Heston's model with Merton's jumps, `substeps` steps between dates; see `bot.pricing.paths.bates`."""
+    at, dt = _grid(times)
+    fine = np.repeat(dt / substeps, substeps)
+
+    def draw(rng: np.random.Generator, k: int) -> Floats:
+        path = generators.bates(
+            rng,
+            spot=spot,
+            variance=variance,
+            dt=fine,
+            n_steps=len(fine),
+            reversion=reversion,
+            mean_variance=mean_variance,
+            vol_of_vol=vol_of_vol,
+            correlation=correlation,
+            intensity=intensity,
+            jump_mean=jump_mean,
+            jump_std=jump_std,
+            drift=drift,
+            n_paths=BLOCK,
+        )
+        found = np.ascontiguousarray(path.spot[:, ::substeps])
+        found[:, 0] = spot  # not the exponential of its logarithm
+        return found
+
+    return _made(f"Bates {variance**0.5:g}", at, n_paths, draw, seed, purpose, drift == rate)
+
+
+def block_bootstrap(
+    returns: ArrayLike | Sequence[ArrayLike],
+    *,
+    spot: float,
+    times: ArrayLike,
+    n_paths: int,
+    seed: int,
+    mean_block: float,
+    kind: Literal["stationary", "circular"] = "stationary",
+    recentred: bool = True,
+    purpose: Purpose = "score",
+) -> Scenarios:
+    """Paths of blocks of recorded log returns, one a date; `recentred`: so that steps have no drift.
+
+    Shape: returns (m,), or several sessions that blocks do not leave. Blocks make steps depend on each other, so these are
+    no martingales: they serve no martingale controls. See `bot.pricing.paths.block_bootstrap`.
+    """
+    at, dt = _grid(times)
+
+    def draw(rng: np.random.Generator, k: int) -> Floats:
+        return generators.block_bootstrap(
+            rng,
+            returns,
+            spot=spot,
+            n_steps=len(dt),
+            mean_block=mean_block,
+            kind=kind,
+            drift=0.0 if recentred else None,
+            n_paths=BLOCK,
+        )
+
+    return _made(f"blocks of {mean_block:g} recorded returns", at, n_paths, draw, seed, purpose, martingale=False)
+
+
 def drawn(
     generator: Callable[..., Any],
     *,
@@ -251,7 +332,7 @@ def drawn(
 ) -> Scenarios:
     """Scenarios of any generator shaped as those of `bot.pricing.paths`: `generator(rng, dt=, n_steps=, n_paths=, ...)`.
 
-    It returns prices (n_paths, n_steps + 1), or a tuple whose `spot` they are: Bates, a block bootstrap, a user's own.
+    It returns prices (n_paths, n_steps + 1), or a tuple whose `spot` they are: a user's own.
     """
     at, dt = _grid(times)
 

@@ -73,7 +73,7 @@ class Losses(NamedTuple):
 class Date(NamedTuple):
     """One date over a block of paths: the spots, what comes after, and the book's Greeks.
 
-    Shape: spot, after, want, gamma (paths,); deltas (legs, paths).
+    Shape: spot, after, want, gamma (paths,); deltas and gammas, per unit, (legs, paths).
     """
 
     i: int
@@ -85,6 +85,7 @@ class Date(NamedTuple):
     want: Floats
     gamma: Floats
     deltas: Floats
+    gammas: Floats
     live: tuple[Row, ...]
     tau: float | Floats
     vol: float | Floats
@@ -239,18 +240,19 @@ def block_dates(
     width = spots.shape[1]
     year = problem.step / NS_PER_YEAR
     growth = float(np.expm1(path_vol**2 * year))
-    scratch = np.empty((len(rows), width))
+    scratch = np.empty((2, len(rows), width))
     for total in (common.plain, common.gamma_theta, common.gamma_martingale):
         total[:] = 0.0
     for i in range(problem.dates):
         now = i * problem.step
         live = tuple(row for row in rows if row.date > i)
-        deltas = np.empty((len(live), width)) if keep_deltas else scratch[: len(live)]
+        shape = (len(live), width)
+        deltas, gammas = np.empty((2, *shape)) if keep_deltas else scratch[:, : len(live)]
         want, gamma, decay = np.zeros(width), np.zeros(width), np.zeros(width)
-        for row, delta in zip(live, deltas, strict=True):
+        for row, delta, unit in zip(live, deltas, gammas, strict=True):
             tau = (row.date * problem.step - now) / NS_PER_YEAR
             kernels.add_leg(
-                spots[i], row.strike, tau, row.vol, problem.rate, row.cp, row.quantity, delta, want, gamma, decay
+                spots[i], row.strike, tau, row.vol, problem.rate, row.cp, row.quantity, delta, unit, want, gamma, decay
             )
         np.negative(want, out=want)
         before, after = discount_at(problem, i), discount_at(problem, i + 1)
@@ -279,6 +281,7 @@ def block_dates(
             want=want,
             gamma=gamma,
             deltas=deltas,
+            gammas=gammas,
             live=live,
             tau=terms[0],
             vol=terms[1],
@@ -413,8 +416,6 @@ def leg_input(d: Date, problem: Problem, weight: Floats) -> LegInput:
     tau = np.array([(row.date * problem.step - d.now) / NS_PER_YEAR for row in d.live])
     strike, vol, cp = (np.array([getattr(row, name) for row in d.live]) for name in ("strike", "vol", "cp"))
     spot = d.spot[:, None]
-    root = np.sqrt(tau)
-    gammas = leg_gammas(spot, strike, tau, vol, problem.rate)
     return LegInput(
         spot=spot,
         strike=strike,
@@ -425,18 +426,11 @@ def leg_input(d: Date, problem: Problem, weight: Floats) -> LegInput:
         cp=cp,
         weight=weight,
         delta=d.deltas.T,
-        gamma=gammas,
-        vega=gammas * spot * spot * vol * root * root,
+        gamma=d.gammas.T,
+        vega=d.gammas.T * (spot * spot) * (vol * tau),
         net_gamma=d.gamma[:, None],
         cost=problem.cost,
     )
-
-
-def leg_gammas(spot: Floats, strike: Floats, tau: Floats, vol: Floats, rate: float) -> Floats:
-    """Gamma per unit of each leg: phi(d1) / (S vol sqrt(tau)). Shape: spot (paths, 1), the others (legs,)."""
-    w = vol * np.sqrt(tau)
-    d1 = (np.log(spot / strike) + rate * tau) / w + 0.5 * w
-    return np.asarray(np.exp(-0.5 * d1 * d1) * (0.3989422804014327 / w) / spot)
 
 
 def _column(value: Any, width: int) -> Floats:

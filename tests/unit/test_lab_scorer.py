@@ -151,13 +151,14 @@ def test_rounding_is_that_of_decide() -> None:
 def test_shared_greeks_are_those_of_the_formula() -> None:
     """The compiled leg gives the delta and gamma of `bsm`, at the kink and far from it."""
     spot = np.array([50.0, 99.9, 100.0, 100.1, 250.0])
-    delta, net, gamma, decay = np.zeros((4, len(spot)))
+    delta, unit, net, gamma, decay = np.zeros((5, len(spot)))
     for cp in (1.0, -1.0):
         net[:], gamma[:], decay[:] = 0.0, 0.0, 0.0
-        kernels.add_leg(spot, 100.0, 0.1, 0.2, 0.03, cp, -2.0, delta, net, gamma, decay)
+        kernels.add_leg(spot, 100.0, 0.1, 0.2, 0.03, cp, -2.0, delta, unit, net, gamma, decay)
         expected = black.bsm(spot, 100.0, 0.1, 0.2, rate=0.03, cp=cp)
         np.testing.assert_allclose(delta, expected.delta, rtol=1e-13, atol=1e-15)
         np.testing.assert_allclose(net, -2.0 * expected.delta, rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(unit, expected.gamma, rtol=1e-12, atol=1e-18)
         np.testing.assert_allclose(gamma, -2.0 * expected.gamma, rtol=1e-12, atol=1e-18)
         np.testing.assert_allclose(decay, 0.04 * gamma, rtol=1e-14, atol=0.0)
 
