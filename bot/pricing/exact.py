@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from bot.pricing import black
 from bot.pricing.black import Array
@@ -772,7 +772,7 @@ def solve(
     >>> round(call.price, 3)
     4.595
     >>> [round(edge, 2) for edge in call.band(0, 100.0)]
-    [0.47, 0.59]
+    [0.49, 0.57]
     """
     return solve_problem(
         problem_of(
@@ -806,7 +806,8 @@ def evaluate(
     for date in range(problem.dates - 1, 0, -1):
         G = march.averaged()
         band = _rule_rows(problem, rule, date, grid.x)
-        march.settle(_ruled(G, grid, float(grid.fee[date]), band))
+        rests = np.isneginf(band.lo).all() and np.isposinf(band.hi).all()
+        march.settle(G if rests else _ruled(G, grid, float(grid.fee[date]), band))
     G = march.averaged()
     middle = grid.S.size // 2
     lo, hi, up, down = (row[:1] for row in _rule_rows(problem, rule, 0, grid.x[middle : middle + 1]))
@@ -950,7 +951,9 @@ def gap_closed(value: float, *, daily: float, optimum: float) -> float:
     return (daily - value) / (daily - optimum) * 100.0
 
 
-def hedge_greeks(problem: Problem, date_index: int, spots: Array, *, vol: float | None = None) -> tuple[Array, Array]:
+def hedge_greeks(
+    problem: Problem, date_index: int, spots: Array, *, vol: ArrayLike | None = None
+) -> tuple[Array, Array]:
     """(hedge, gamma): minus the book's Black-Scholes delta, and its gamma, at a date before expiries. Shape: as spots.
 
     A leg whose payment date has come counts no more. `vol` other than the problem's is a hedger's who believes it.

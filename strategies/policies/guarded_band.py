@@ -26,6 +26,8 @@ from strategies.policies.static_hedge import StaticHedge
 SHARES: Final = (1, 2, 4, 8, 16, 32, 64, 126)
 """How many dates a fixed interval may last, as tried."""
 ROWS_PER_STEP: Final = 2
+COLUMNS: Final = 200
+"""The lattice of the scores: coarse, since what is to be told apart differs by more than its error."""
 
 
 class Score(NamedTuple):
@@ -99,7 +101,7 @@ def _guards(problem: Problem) -> list[Score]:
 
 
 def _value(problem: Problem, rule: Callable[[int, Array], Rule]) -> float:
-    return evaluate(problem, rule, per_step=ROWS_PER_STEP)
+    return evaluate(problem, rule, per_step=ROWS_PER_STEP, columns=COLUMNS)
 
 
 def _scored(policy: HedgePolicy, plan: HedgePlan, problem: Problem) -> Score:
