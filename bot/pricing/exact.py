@@ -442,7 +442,7 @@ def fill_rows(
     up = buy_value + rate * (buy - y) + fee
     down = sell_value + rate * (y - sell) + fee
     held = np.where(y < buy, np.minimum(G, up), np.where(y > sell, np.minimum(G, down), G))
-    _extend(J, np.where(y < low, up, np.where(y <= high, held, down)), S, pad)
+    _extend(J, np.where(y < low, up, np.where(y <= high, held, down)), S, y, cost, pad)
 
 
 class Steps(NamedTuple):
@@ -518,8 +518,8 @@ class March:
 
     def settle(self, J: Array) -> None:
         """Take J of this date, before anything that falls due. Shape: (rows, columns)."""
-        pad = self.grid.pad
-        _extend(self.J, J, self.grid.S, pad)
+        grid = self.grid
+        _extend(self.J, J, grid.S, grid.y, grid.cost, grid.pad)
 
     def _find_edges(self, first: Columns, last: Columns, *, whole: bool) -> int:
         grid, date = self.grid, self.date - 1
@@ -573,17 +573,25 @@ class March:
         """The expectation that stands the exponents of so many columns: a loss less its hedge is no steeper than they."""
         grid = self.grid
         wide = min(1.5 * columns, grid.y.size) * float(grid.y[1] - grid.y[0]) + grid.cost
-        reach = 2.0 * math.sinh(2.0 * STEP_REACH * grid.step)
+        reach = math.expm1((STEP_REACH + 1.0) * grid.step)  # from the middle of a block to the next one's
         return self.steps.expect_steep if grid.g * wide * reach > STEEPEST else self.steps.expect
 
 
-def _extend(J: Array, inner: Array, S: Array, pad: int) -> None:
-    """Writes `inner` and, on the pads, straight lines in S through its two rows at each end."""
-    J[pad:-pad] = inner
+def _extend(J: Array, inner: Array, S: Array, y: Array, cost: float, pad: int) -> None:
+    """Writes `inner` and, on the pads, straight lines in S through its two rows at each end.
+
+    No line is steeper than the book's deltas and a trade's cost: to who only looks at the farthest move, a slope that was
+    carried too far would feed on itself.
+    """
+    beyond = 2.0 * cost * max(-float(y[0]), float(y[-1]))
+    slopes = [
+        np.clip((inner[i + 1] - inner[i]) / (S[i + 1] - S[i]), y[0] - beyond, y[-1] + beyond) for i in (0, S.size - 2)
+    ]
     ratio = S[1] / S[0]
     out = np.arange(1, pad + 1)[:, None]
-    J[:pad] = (inner[0] + (S[0] * ratio**-out - S[0]) / (S[1] - S[0]) * (inner[1] - inner[0]))[::-1]
-    J[-pad:] = inner[-1] + (S[-1] * ratio**out - S[-1]) / (S[-1] - S[-2]) * (inner[-1] - inner[-2])
+    J[pad:-pad] = inner
+    J[:pad] = (inner[0] + (S[0] * ratio**-out - S[0]) * slopes[0])[::-1]
+    J[-pad:] = inner[-1] + (S[-1] * ratio**out - S[-1]) * slopes[1]
 
 
 def step_weights(s: float, per_step: int, pad: int) -> Array:

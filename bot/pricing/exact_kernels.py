@@ -359,24 +359,29 @@ def fill_row(G: Array, edge: Array, y: Array, rate: float, fee: float, lo: int, 
 
 
 @inlined
-def extend_rows(J: Array, S: Array, pad: int, lows: NDArray[np.int64], highs: NDArray[np.int64]) -> None:
-    """Writes the pads of J as straight lines in S through the two rows at each end."""
+def extend_rows(
+    J: Array, S: Array, least: float, most: float, pad: int, lows: NDArray[np.int64], highs: NDArray[np.int64]
+) -> None:
+    """Writes the pads of J as straight lines in S through the two rows at each end, no steeper than least..most."""
     rows = S.shape[0]
     ratio = S[1] / S[0]
+    step = S[1] - S[0]
     spot = S[0]
     for f in range(pad - 1, -1, -1):
         spot /= ratio
-        reach = (spot - S[0]) / (S[1] - S[0])
         block = f // (pad + 1)
         for k in range(lows[block], highs[block]):
-            J[f, k] = J[pad, k] + reach * (J[pad + 1, k] - J[pad, k])
+            slope = min(max((J[pad + 1, k] - J[pad, k]) / step, least), most)
+            J[f, k] = J[pad, k] + (spot - S[0]) * slope
+    end = pad + rows - 1
+    step = S[rows - 1] - S[rows - 2]
     spot = S[rows - 1]
-    for f in range(pad + rows, rows + 2 * pad):
+    for f in range(end + 1, rows + 2 * pad):
         spot *= ratio
-        reach = (spot - S[rows - 1]) / (S[rows - 1] - S[rows - 2])
         block = f // (pad + 1)
         for k in range(lows[block], highs[block]):
-            J[f, k] = J[pad + rows - 1, k] + reach * (J[pad + rows - 1, k] - J[pad + rows - 2, k])
+            slope = min(max((J[end, k] - J[end - 1, k]) / step, least), most)
+            J[f, k] = J[end, k] + (spot - S[rows - 1]) * slope
 
 
 @compiled(numba.types.void(_TABLE_IN, _TABLE_IN, _IN, _IN, _f64, _f64, _i64, _WHERE, _WHERE, _TABLE_OUT))
@@ -413,4 +418,5 @@ def fill_rows(
     for j in range(rows):
         block = (j + pad) // (pad + 1)
         fill_row(G[j], edges[j], y, cost * S[j], fee, lows[block], highs[block], J[j + pad])
-    extend_rows(J, S, pad, lows, highs)
+    beyond = 2.0 * cost * max(-y[0], y[columns - 1])
+    extend_rows(J, S, y[0] - beyond, y[columns - 1] + beyond, pad, lows, highs)

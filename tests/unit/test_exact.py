@@ -220,6 +220,14 @@ def test_very_dear_trading_never_trades() -> None:
     assert found.band(0, 100.0)[0] == 0.0
 
 
+@pytest.mark.parametrize("cost", [0.0, 0.002, 0.02])
+def test_the_most_averse_pay_no_more_than_the_share(cost: float) -> None:
+    """Ever more averse writers ask ever more, but never more than a share bought, kept and sold costs."""
+    prices = [solve(CALL, cost=cost, risk_aversion=g, **(YARDSTICK | {"dates": 126})).price for g in (1, 10, 50, 200)]
+    assert np.all(np.diff(prices) > 0.0)
+    assert prices[-1] < 100.0 * (1.0 + 3.0 * cost)
+
+
 def test_holdings_span_the_book() -> None:
     """The holdings reach every delta the book can have, below 0 and above 1, and 0."""
     assert exact.delta_range(book(legs=[(1, 100, -3), (-1, 90, -2)])) == (-2.0, 3.0)
