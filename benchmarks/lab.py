@@ -95,7 +95,7 @@ def pfhedge_rate(paths: int, repeats: int) -> float | None:
 
 def task(arguments: Mapping[str, Any]) -> float:
     """A point of the sweep: the mean cost of a band."""
-    drawn = scenarios.of_problem(CALL, n_paths=16_384, seed=int(arguments["seed"]), purpose="tune")
+    drawn = scenarios.of_problem(CALL, n_paths=98_304, seed=int(arguments["seed"]), purpose="tune")
     losses = scorer.run([DeltaBand(half_width=float(arguments["half_width"]))], CALL, drawn)
     return float(losses.outcomes[0].costs.mean())
 

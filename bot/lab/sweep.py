@@ -225,7 +225,7 @@ def sweep(
     if not missing:
         return tuple(out[task.key] for task in wanted)
     before, began = len(out), clock()
-    with pool_of(executor, workers) as submit:
+    with pool_of(executor, workers, preload=function.partition(":")[0]) as submit:
         for done in _answers(submit, function, table, missing):
             out[done.key] = kept.keep(done)
             pace = (clock() - began) / (len(out) - before)
@@ -254,12 +254,12 @@ def _is_of_the_pool(fault: BaseException) -> bool:
     return type(fault).__name__ in {"BrokenProcessPool", "KilledWorker", "CancelledError"}
 
 
-def pool_of(executor: str, workers: int | None) -> AbstractContextManager[Submit]:
-    """Where tasks run, as something to submit them to."""
+def pool_of(executor: str, workers: int | None, *, preload: str = "") -> AbstractContextManager[Submit]:
+    """Where tasks run, as something to submit them to; `preload`: a module workers need, loaded once for all of them."""
     if executor == "serial":
         return _local(ThreadPoolExecutor(1))
     if executor == "processes":
-        return _local(_processes(usable_cores() if workers is None else workers))
+        return _local(_processes(usable_cores() if workers is None else workers, preload))
     if executor.startswith("dask:"):
         return _dask(executor.removeprefix("dask:"), workers)
     raise ConfigError(f"sweep: executor: expected processes, serial, dask:local or dask:ADDRESS, found {executor!r}")
@@ -270,11 +270,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _processes(workers: int) -> ProcessPoolExecutor:
+def _processes(workers: int, preload: str) -> ProcessPoolExecutor:
     if workers < 1:
         raise ConfigError(f"sweep: workers: expected a whole number from 1, found {workers}")
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload([preload] if preload else [])
     return ProcessPoolExecutor(workers, mp_context=context)
 
 
