@@ -160,7 +160,7 @@ def fit_surface(smiles: Smiles, settings: SurfaceSettings, *, spot: float) -> tu
     """The surface of a chain, or None and why it cannot be used."""
     quotes = sum(len(smile.k) for smile in smiles.values())
     if quotes < settings.min_quotes:
-        return None, f"expected at least {settings.min_quotes} usable quotes, found {quotes}"
+        return None, f"expected at least {settings.min_quotes} usable quotes (pricing.chain names more), found {quotes}"
     try:
         made = surface.fit(list(smiles.values()), model=settings.model, spot=spot, sound=settings.sound)
     except (ValueError, np.linalg.LinAlgError) as fault:

@@ -1042,7 +1042,8 @@ def _why_no_model(s: Slice, legs: Legs, now: Nanos) -> str:
     alive = legs.row[s.expiry[legs.row] > now]
     untilted = [s.contracts[r].id.replace("  ", " ") for r in alive if math.isnan(s.slope[r])]
     if untilted:
-        return f"no smile to tilt the delta of {', '.join(untilted)} by: too few quoted strikes of its expiry"
+        few = "too few quoted strikes of its expiry (pricing.chain names more)"
+        return f"no smile to tilt the delta of {', '.join(untilted)} by: {few}"
     return _double_boundary(s) if any(s.american[r] for r in alive) else ""
 
 
