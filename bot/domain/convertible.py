@@ -11,10 +11,11 @@ the coupon of that instant, when it is still accrued; at `start`, and where star
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import msgspec
 
-from bot.domain.units import Years
+from bot.domain.units import Rate, Vol, Years
 
 SAME_INSTANT = 1e-9
 """Times closer than this many years (0.03 seconds) are one instant."""
@@ -172,6 +173,52 @@ class ConvertibleTerms(msgspec.Struct, frozen=True, gc=False, kw_only=True):
                 return amount / (when - start) if time >= start - SAME_INSTANT else 0.0
             start = when
         return 0.0
+
+
+class ConvertibleModel(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a pricer is told where the market does not say: vol, rates and credit of one bond. All per year, continuous.
+
+    `model`: "afv" (Ayache, Forsyth and Vetzal 2003) or "tf" (Tsiveriotis and Fernandes 1998). Give `spread` or `hazard`,
+    or neither for a bond that cannot default; `hazard_spot` is where the hazard was given when it moves with the spot.
+    """
+
+    vol: Vol
+    rate: Rate = 0.0
+    dividend: Rate = 0.0
+    borrow: Rate = 0.0
+    spread: float | None = None
+    hazard: float | None = None
+    elasticity: float = 0.0
+    hazard_spot: float | None = None
+    recovery: float = 0.0
+    equity_drop: float = 0.0
+    model: Literal["tf", "afv"] = "afv"
+
+    def __post_init__(self) -> None:
+        self._check_bounds()
+        if self.spread is not None and self.hazard is not None:
+            raise ValueError("convertible model: expected a spread or a hazard, found both")
+        if self.elasticity and not (self.hazard_spot is not None and self.hazard_spot > 0.0):
+            raise ValueError("convertible model: elasticity: expected hazard_spot beside it, found none above 0")
+        if self.model == "afv" and self.spread and self.recovery >= 1.0:
+            raise ValueError("convertible model: recovery: expected below 1 beside a spread, found 1")
+
+    def _check_bounds(self) -> None:
+        bounds = {
+            "vol": (0.0, math.inf),
+            "rate": (-math.inf, math.inf),
+            "dividend": (-math.inf, math.inf),
+            "borrow": (-math.inf, math.inf),
+            "spread": (0.0, math.inf),
+            "hazard": (0.0, math.inf),
+            "elasticity": (-math.inf, 0.0),
+            "recovery": (0.0, 1.0),
+            "equity_drop": (0.0, 1.0),
+        }
+        for name, (least, most) in bounds.items():
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and least <= value <= most):
+                raise ValueError(f"convertible model: {name}: expected a number from {least} to {most}, found {value}")
 
 
 def level_coupons(*, face: float, rate: float, per_year: int, maturity: Years) -> tuple[tuple[Years, float], ...]:

@@ -15,7 +15,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from bot.domain.units import Nanos, iso
+from bot.domain.convertible import ConvertibleModel, ConvertibleTerms
+from bot.domain.units import NS_PER_YEAR, Nanos, Years, iso
 
 Style: TypeAlias = Literal["european", "american"]
 Settlement: TypeAlias = Literal["cash", "physical"]
@@ -108,7 +109,51 @@ class OptionContract(_Base, frozen=True, gc=False, kw_only=True, tag="option"):
             )
 
 
-Instrument: TypeAlias = Spot | Index | Future | Perpetual | OptionContract
+class ConvertibleBond(_Base, frozen=True, gc=False, kw_only=True, tag="convertible"):
+    """A bond whose holder may take shares of `underlying`. One contract is one bond.
+
+    Law: a price is in per cent of face and dirty (what changes hands, accrued interest within), so `multiplier` is face /
+    100. `terms` are in currency and shares per bond, on a time axis of ACT/365 years from `reference`. `model` is what its
+    pricer is told where nobody quotes it; None: without a quote it has no price.
+    """
+
+    underlying: str
+    reference: Nanos
+    terms: ConvertibleTerms
+    model: ConvertibleModel | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        face = Decimal(repr(self.terms.face))
+        if self.multiplier * 100 != face:
+            raise ValueError(
+                f"{self.id}: multiplier: expected face / 100 = {face / 100} (prices are per cent of face), "
+                f"found {self.multiplier}"
+            )
+
+    def years(self, ts: Nanos) -> Years:
+        """An instant on the time axis of the terms."""
+        return (ts - self.reference) / NS_PER_YEAR
+
+    def instant(self, years: Years) -> Nanos:
+        """The instant of a time of the terms, to the millisecond: where a date that was written down comes back."""
+        return self.reference + round(years * NS_PER_YEAR / 1_000_000) * 1_000_000
+
+    @property
+    def matures(self) -> Nanos:
+        """The instant it is redeemed."""
+        return self.instant(self.terms.maturity)
+
+    def accrued(self, ts: Nanos) -> float:
+        """Accrued interest in per cent of face: what a dirty price is above the clean one."""
+        return 100.0 * self.terms.accrued(self.years(ts)) / self.terms.face
+
+    def points(self, amount: float) -> float:
+        """An amount in currency per bond as a price in per cent of face."""
+        return 100.0 * amount / self.terms.face
+
+
+Instrument: TypeAlias = Spot | Index | Future | Perpetual | OptionContract | ConvertibleBond
 
 
 class OccSymbol(msgspec.Struct, frozen=True, gc=False):
