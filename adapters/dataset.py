@@ -279,16 +279,22 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_closes(data: bytes, where: str) -> Closes:
-    """The closes of a Date,Open,High,Low,Close,Adj Close,Volume file, gzipped or plain, with dates as month/day/year.
+    """The closes of a Date,Open,High,Low,Close,Adj Close,Volume file, gzipped or plain, with dates as month/day/year; or of
+    another CSV with columns Date and Close, whose dates may be year-month-day too.
 
     A close that is not a positive finite number is refused and counted, as is a row of too few or many columns. A date
     that is not later than the one before, a date or header of another form, and a damaged archive are faults of the
     file: DataError with file, line and column.
     """
     rows = csv.reader(io.StringIO(unpack(data, where), newline=""))
-    header = tuple(next(rows, ()))
-    if header != HEADER:
-        raise DataError(f"{where}: line 1: expected the header {','.join(HEADER)}, found {','.join(header)!r}")
+    written = tuple(next(rows, ()))
+    header = [name.strip().lower() for name in written]
+    if "date" not in header or "close" not in header:
+        raise DataError(
+            f"{where}: line 1: expected the header {','.join(HEADER)}, or one with Date and Close, found "
+            f"{','.join(written)!r}"
+        )
+    date_at, close_at = header.index("date"), header.index("close")
     ts: list[Nanos] = []
     closes: list[float] = []
     refused: dict[str, int] = {}
@@ -296,14 +302,14 @@ def parse_closes(data: bytes, where: str) -> Closes:
     for row in rows:
         if not row:
             continue
-        if len(row) != len(HEADER):
+        if len(row) != len(header):
             refused["columns"] = refused.get("columns", 0) + 1
             continue
-        day = parse_day(row[0], where, rows.line_num)
+        day = parse_day(row[date_at], where, rows.line_num, iso=written != HEADER)
         if last is not None and day <= last:
             raise DataError(f"{where}: line {rows.line_num}: Date: expected a day after {last}, found {day}")
         last = day
-        close = read_price(row[4])
+        close = read_price(row[close_at])
         if close is None:
             refused["price"] = refused.get("price", 0) + 1
             continue
@@ -324,14 +330,16 @@ def unpack(data: bytes, where: str) -> str:
         raise DataError(f"{where}: expected UTF-8 text, found byte {fault.start} that is none") from fault
 
 
-def parse_day(text: str, where: str, line: int) -> date:
-    """The date of month/day/year; DataError with file, line and column otherwise."""
-    parts = text.split("/")
+def parse_day(text: str, where: str, line: int, *, iso: bool = False) -> date:
+    """The date of month/day/year, with `iso` of year-month-day too; DataError with file, line and column otherwise."""
     try:
-        month, day, year = (int(part) for part in parts)
+        if iso and "-" in text:
+            return date.fromisoformat(text.strip())
+        month, day, year = (int(part) for part in text.split("/"))
         return date(year, month, day)
     except ValueError as fault:
-        raise DataError(f"{where}: line {line}: Date: expected month/day/year, found {text!r}") from fault
+        forms = "month/day/year or year-month-day" if iso else "month/day/year"
+        raise DataError(f"{where}: line {line}: Date: expected {forms}, found {text!r}") from fault
 
 
 def read_price(text: str) -> float | None:

@@ -142,7 +142,11 @@ class PaperBroker(_Broker):
         default="wait", description="an order that meets a stale, crossed or one-sided quote"
     )
     on_closed: Literal["wait", "reject"] = Field(default="wait", description="an order that meets a closed session")
-    financing_rate: RateNumber = Field(default=0.0, description="on cash, continuous, per year")
+    financing_rate: RateNumber = Field(default=0.0, description="interest on cash, per year of 365 days")
+    compounding: Literal["simple", "continuous"] = Field(
+        default="simple",
+        description="of that interest: simple between two samples of the grid, or continuous and booked at each fill too",
+    )
     borrow_rate: RateNumber = Field(default=0.0, description="on the value of shares held short, continuous, per year")
     margin: Flag = Field(default=False, description="check buying power when an order arrives")
     margin_per_contract: dict[InstrumentText, Money] = Field(

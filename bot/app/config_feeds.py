@@ -23,6 +23,7 @@ from bot.app.config_parts import (
     Currency,
     Day,
     FaultsError,
+    FilePath,
     FolderPath,
     Instant,
     InstrumentText,
@@ -297,6 +298,9 @@ class DatasetFeed(_Feed):
         default="sp500", description="daily closes 1999-2018, of the package arch"
     )
     instrument: InstrumentText = Field(default="INDEX:SPX", description="id its closes are prints of")
+    file: FilePath | None = Field(
+        default=None, description="a CSV of your own with columns Date and Close instead, gzipped or plain"
+    )
     start: Day | None = Field(default=None, description="first day; the session's when absent")
     end: Day | None = Field(default=None, description="last day; the session's when absent")
     chain_vol: VolNumber | Literal["realised"] | None = Field(

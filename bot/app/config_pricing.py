@@ -442,6 +442,9 @@ class Hedge(Section):
     )
     tick: Positive | None = Field(default=None, description="smallest price step, where the known one is not meant")
     lot: Positive | None = Field(default=None, description="smallest quantity, where the known one is not meant")
+    calendar: Literal["XNYS", "XCBO", "CME-EQUITY", "CME-GLOBEX", "24/7"] | None = Field(
+        default=None, description="when it trades, where the known hours are not meant: daily closes need '24/7'"
+    )
     rounding: Literal["nearest", "toward_zero"] = Field(default="nearest", description="of a target to whole lots")
     spread: Spread | None = Field(default=None, description="the touch of this instrument; [broker] spread when absent")
     cost: Share | None = Field(

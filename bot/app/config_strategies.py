@@ -18,14 +18,21 @@ from bot.app.config_parts import (
     TAG,
     Amount,
     Currency,
+    Instant,
     InstrumentText,
+    Interval,
     Kinded,
     Name,
+    Number,
     Plugin,
+    Positive,
+    RateNumber,
     Section,
+    VolNumber,
     kinds,
 )
 from bot.app.config_policies import PolicyConfig
+from bot.domain.units import parse_span
 
 
 class StrategyTable(Kinded):
@@ -64,6 +71,54 @@ class DeltaHedgerConfig(StrategyTable):
     policy: PolicyConfig = Field(description="when and how much it trades")
 
 
+class JumpsTable(Section):
+    """Jumps that are assumed for a gap-risk meter: Merton (1976)."""
+
+    intensity: Number = Field(default=0.5, ge=0, le=1000, description="jumps a year")
+    mean: Number = Field(default=-0.10, ge=-5, le=5, description="mean of a jump's log size")
+    vol: Number = Field(default=0.15, ge=0, le=5, description="standard deviation of a jump's log size")
+
+
+class PortfolioInsuranceConfig(StrategyTable):
+    """Keeps a portfolio of one asset and cash above a floor: CPPI, TIPP, the synthetic put, OBPI."""
+
+    instrument_keys: ClassVar[tuple[str, ...]] = ("instrument",)
+
+    kind: Literal["portfolio_insurance"]
+    name: Name = Field(default="portfolio_insurance", description="how records call this strategy")
+    instrument: InstrumentText = Field(description="the risky asset; the rest of the account is cash")
+    method: Literal["cppi", "tipp", "synthetic_put", "obpi"] = Field(description="the rule, see docs")
+    floor: Annotated[Number, Field(gt=0, le=10)] = Field(
+        description="share of the starting value (of the best one for tipp) that is protected; of the puts: strike / spot"
+    )
+    multiplier: Annotated[Number, Field(gt=0, le=1000)] = Field(
+        default=3.0, description="exposure per unit of cushion, of cppi and tipp"
+    )
+    floor_rate: RateNumber = Field(default=0.0, description="growth of the floor of cppi and tipp, continuous per year")
+    cap: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
+        default=None, description="most exposure as a share of the value; 1 when absent, no cap for synthetic_put"
+    )
+    band: Annotated[Number, Field(ge=0, le=100)] = Field(
+        default=0.0, description="trade only when exposure is off by more than this share of what is wanted"
+    )
+    vol: VolNumber = Field(default=0.20, description="of the puts; the first forecast of the gap-risk meter")
+    vol_from: Literal["fixed", "ewma"] = Field(
+        default="fixed", description="the puts' vol: `vol` throughout, or the running forecast"
+    )
+    vol_halflife: Interval = Field(default=parse_span("11d"), description="of the running forecast")
+    rate: RateNumber = Field(default=0.0, description="continuous, per year, in the puts' formula")
+    dividend: RateNumber = Field(default=0.0, description="continuous yield, per year, in the puts' formula")
+    horizon: Instant | None = Field(default=None, description="end of the puts, once")
+    length: Interval | None = Field(default=None, description="or their length, renewed at each end at the price then")
+    day_count: Literal["exact", "dates"] = Field(
+        default="exact", description="years to the horizon by the instant or by calendar dates, both of 365 days"
+    )
+    every: Interval | None = Field(default=None, description="look at these intervals; absent: at every new price")
+    lot: Positive | None = Field(default=None, description="smallest quantity; the instrument's when absent")
+    stale_after: Interval | None = Field(default=None, description="a price older than this is not acted on")
+    jumps: JumpsTable = Field(default_factory=JumpsTable, description="what the gap-risk meter assumes of jumps")
+
+
 class PluginStrategy(Plugin):
     """A strategy that a plug-in brings."""
 
@@ -76,8 +131,10 @@ class PluginStrategy(Plugin):
 
 
 StrategyConfig: TypeAlias = Annotated[
-    Annotated[DeltaHedgerConfig, Tag(TAG + "delta_hedger")] | Annotated[PluginStrategy, Tag(TAG + PLUGIN_KIND)],
-    Discriminator(kinds("delta_hedger")),
+    Annotated[DeltaHedgerConfig, Tag(TAG + "delta_hedger")]
+    | Annotated[PortfolioInsuranceConfig, Tag(TAG + "portfolio_insurance")]
+    | Annotated[PluginStrategy, Tag(TAG + PLUGIN_KIND)],
+    Discriminator(kinds("delta_hedger", "portfolio_insurance")),
 ]
 
 

@@ -281,7 +281,12 @@ def resolve_wanted(config: configs.Config, book: LoadedBook) -> list[Instrument]
         _refuse_bare_index(item, hedge, config)
         changes = {
             name: value
-            for name, value in (("multiplier", hedge.multiplier), ("tick", hedge.tick), ("lot", hedge.lot))
+            for name, value in (
+                ("multiplier", hedge.multiplier),
+                ("tick", hedge.tick),
+                ("lot", hedge.lot),
+                ("calendar", hedge.calendar),
+            )
             if value is not None
         }
         if changes:
@@ -713,6 +718,7 @@ def loop_settings(config: configs.Config) -> LoopSettings:
         remark=config.pricing.remark,
         base_currency=session.base_currency,
         financing_rate=getattr(config.broker, "financing_rate", 0.0),
+        compounding=getattr(config.broker, "compounding", "simple"),
         borrow_rate=getattr(config.broker, "borrow_rate", 0.0),
         jump_alarm=config.alarms.jump,
         close_hedges=session.close_hedges,

@@ -207,6 +207,11 @@ class Ledger:
             return False
         first = self._opening_orders.setdefault(fill.instrument, fill.order_id)
         return first == fill.order_id and not fill.closing
+    def costs(self) -> dict[str, dict[str, Decimal]]:
+        """What trading cost by kind and currency: spread, commission, impact; and the interest received."""
+        names = {"spread_cost": "spread", "financing": "interest"}
+        return {names.get(kind, kind): dict(by_currency) for kind, by_currency in self._costs.items()}
+
 
     def _flow(self, instrument: Instrument, amount: Decimal) -> None:
         flows = self._at_mid[category_of(instrument)]
