@@ -167,12 +167,12 @@ class Account:
         self.pending: list[Fact] = []
         self.gauges: dict[tuple[str, str], float] = {}
         self.memories: dict[str, bytes] = {}
+        self.interest_since: Callable[[Nanos], Decimal] = lambda now: ZERO
         self.convert: Converter = lambda currency: Decimal(1) if currency == base_currency else None
         self._ending: list[tuple[PositionKey, Decimal]] = []
 
     # ------------------------------------------------------------------ what is held and open
 
-        self.interest_since: Callable[[Nanos], Decimal] = lambda now: ZERO
     def held(self, book: str, instrument: str) -> Decimal:
         """Contracts of an instrument in one book, over all its strategies."""
         return sum((q for k, q in self.ledger.book if k.book == book and k.instrument == instrument), ZERO)
@@ -193,13 +193,13 @@ class Account:
         """Cash with the interest it has earned and holdings at marks, in the base currency; None while a mark or an exchange
         rate is missing."""
         amounts = self.ledger.balances(lambda key: self.valuation.mark(key, now))
+        growth = self.interest_since(now)
+        amounts = {currency: cash * (1 + growth) for currency, cash in amounts.items()} if growth else amounts
         for key, quantity in self.ledger.quantities().items():
             instrument = self.universe.get(key)
             price = self.valuation.mark(key, now)
             if price is None:
                 return None
-        growth = self.interest_since(now)
-        amounts = {currency: cash * (1 + growth) for currency, cash in amounts.items()} if growth else amounts
             if not isinstance(instrument, Future | Perpetual):  # their gains are in the balances
                 currency = settlement_currency(instrument)
                 amounts[currency] = amounts.get(currency, ZERO) + trade_value(instrument, quantity, price)
@@ -669,6 +669,15 @@ class View:
         """What the account is worth in its base currency at marks; None while a mark or an exchange rate is missing."""
         return self._account.equity(self.now)
 
+    def paid(self) -> dict[str, float]:
+        """What the account paid so far in its base currency: spread, commission, impact, delay (inside the P&L at mid, not a
+        further cost); and the interest it received. A kind whose exchange rate is missing is left out."""
+        account = self._account
+        costs = account.ledger.costs()
+        costs["delay"] = {account.ledger.base: sum(account.delays, ZERO)}
+        found = {name: convert_sum(by, account.convert) for name, by in costs.items()}
+        return {name: float(value) for name, value in found.items() if value is not None}
+
     def gauge(self, name: str, value: float) -> None:
         """A number of the strategy's own to be sampled beside prices and Greeks."""
         self._account.gauges[self._strategy.name, name] = float(value)
@@ -768,12 +777,3 @@ class View:
 
 
 __all__ = ["NAN", "Account", "OrderState", "Outlet", "Slot", "View"]
-    def paid(self) -> dict[str, float]:
-        """What the account paid so far in its base currency: spread, commission, impact, delay (inside the P&L at mid, not a
-        further cost); and the interest it received. A kind whose exchange rate is missing is left out."""
-        account = self._account
-        costs = account.ledger.costs()
-        costs["delay"] = {account.ledger.base: sum(account.delays, ZERO)}
-        found = {name: convert_sum(by, account.convert) for name, by in costs.items()}
-        return {name: float(value) for name, value in found.items() if value is not None}
-

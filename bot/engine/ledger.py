@@ -182,6 +182,11 @@ class Ledger:
         costs = {(k, ccy): float(v) for k, by in self._costs.items() for ccy, v in by.items()}
         return at_mid, costs
 
+    def costs(self) -> dict[str, dict[str, Decimal]]:
+        """What trading cost by kind and currency: spread, commission, impact; and the interest received."""
+        names = {"spread_cost": "spread", "financing": "interest"}
+        return {names.get(kind, kind): dict(by_currency) for kind, by_currency in self._costs.items()}
+
     def balances(self, mark: Callable[[str], Decimal | None]) -> dict[str, Decimal]:
         """Cash by currency that earns or pays interest: what futures and perpetuals seemed to cost counts as margin.
 
@@ -207,11 +212,6 @@ class Ledger:
             return False
         first = self._opening_orders.setdefault(fill.instrument, fill.order_id)
         return first == fill.order_id and not fill.closing
-    def costs(self) -> dict[str, dict[str, Decimal]]:
-        """What trading cost by kind and currency: spread, commission, impact; and the interest received."""
-        names = {"spread_cost": "spread", "financing": "interest"}
-        return {names.get(kind, kind): dict(by_currency) for kind, by_currency in self._costs.items()}
-
 
     def _flow(self, instrument: Instrument, amount: Decimal) -> None:
         flows = self._at_mid[category_of(instrument)]

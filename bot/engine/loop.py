@@ -66,6 +66,7 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
     base_currency: str = "USD"
     fx: Mapping[str, str] = {}
     financing_rate: float = 0.0
+    compounding: Literal["simple", "continuous"] = "simple"
     borrow_rate: float = 0.0
     closing_grace: Nanos = 5 * NS_PER_MINUTE
     close_hedges: bool = True
@@ -74,7 +75,6 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
-    compounding: Literal["simple", "continuous"] = "simple"
     """A position every account starts with; `mark` None enters at the market's mark."""
 
     book: str
@@ -139,6 +139,7 @@ class Loop:
         for account in self.accounts:
             account.timer_request = self._strategy_timer
             account.convert = self.convert
+            account.interest_since = self._interest_since
         if settings.begin == "two_sided" or settings.start:
             self._at(settings.start, START, self._try_start)
 
@@ -150,7 +151,6 @@ class Loop:
             self._take_quotes(item, feed)
         elif isinstance(item, TradeBatch):
             self._take_trades(item, feed)
-            account.interest_since = self._interest_since
         elif isinstance(item, Quote):
             self._take_quote(item, feed)
         elif isinstance(item, Trade):
@@ -628,6 +628,8 @@ class Loop:
 
     def hear(self, account: Account, event: VenueEvent) -> None:
         """Apply a venue's word to its account."""
+        if self.settings.compounding == "continuous" and isinstance(event, Filled) and self.started_at is not None:
+            self._accrue(self.now)  # cash changes now: what it was has earned until now
         if account.hear(event, self._lot_of):
             self._sample_wanted = True
         if self._purging:
@@ -724,8 +726,6 @@ class Loop:
         if missing:
             self._ready_report = missing
             again = max(self.now, self.settings.start) + self.settings.report_grid
-        if self.settings.compounding == "continuous" and isinstance(event, Filled) and self.started_at is not None:
-            self._accrue(self.now)  # cash changes now: what it was has earned until now
             if end is None or again < end:
                 self._at(again, START, self._try_start)
             return
@@ -866,12 +866,29 @@ class Loop:
         if since is None or (not self.settings.financing_rate and not self.settings.borrow_rate):
             return
         years = decimal_of((now - since) / NS_PER_YEAR)
+        growth = self._growth(since, now)
         for account in self.accounts:
             for currency, cash in account.ledger.balances(lambda key: self.valuation.mark(key, now)).items():
                 interest = cash * growth
                 if interest:
                     account.ledger.finance(currency, round(interest, 8))
             self._charge_borrow(account, years)
+
+    @property
+    def _accrued_until(self) -> Nanos | None:
+        return self._last_accrual if self._last_accrual is not None else self.started_at
+
+    def _growth(self, since: Nanos, now: Nanos) -> Decimal:
+        """What a unit of cash earns between two instants: simple, or continuous."""
+        years = decimal_of((now - since) / NS_PER_YEAR)
+        if self.settings.compounding == "continuous":
+            return decimal_of(math.expm1(self.settings.financing_rate * float(years)))
+        return decimal_of(self.settings.financing_rate) * years
+
+    def _interest_since(self, now: Nanos) -> Decimal:
+        """What a unit of cash has earned that is not booked yet."""
+        since = self._accrued_until
+        return Decimal(0) if since is None or not self.settings.financing_rate else self._growth(since, now)
 
     def _charge_borrow(self, account: Account, years: Decimal) -> None:
         if not self.settings.borrow_rate:
@@ -967,7 +984,6 @@ class Loop:
         order_id = event.fill.order_id if isinstance(event, Filled) else event.order_id
         state = account.orders.get(order_id)
         if state is None or state.order.closing or order_id in account.open_ids:
-        growth = self._growth(since, now)
             return
         for slot, targets in self._closing:
             if slot.account is account and not slot.disabled:
@@ -975,22 +991,6 @@ class Loop:
 
     def _give_up_closing(self) -> None:
         for account in self.accounts:
-    @property
-    def _accrued_until(self) -> Nanos | None:
-        return self._last_accrual if self._last_accrual is not None else self.started_at
-
-    def _growth(self, since: Nanos, now: Nanos) -> Decimal:
-        """What a unit of cash earns between two instants: simple, or continuous."""
-        years = decimal_of((now - since) / NS_PER_YEAR)
-        if self.settings.compounding == "continuous":
-            return decimal_of(math.expm1(self.settings.financing_rate * float(years)))
-        return decimal_of(self.settings.financing_rate) * years
-
-    def _interest_since(self, now: Nanos) -> Decimal:
-        """What a unit of cash has earned that is not booked yet."""
-        since = self._accrued_until
-        return Decimal(0) if since is None or not self.settings.financing_rate else self._growth(since, now)
-
             for order_id in list(account.open_ids):
                 self.outbox.cancel(account, order_id, "the session ended and the order did not fill in time")
                 instrument = account.orders[order_id].order.instrument
