@@ -61,11 +61,14 @@ class Corporate(_In, frozen=True, gc=False, kw_only=True, tag="corporate"):
     """A dividend (cash per unit), split (ratio new per old), spin-off or rename, with old -> new conversions.
 
     `conversions` lists what becomes what; a holding of the underlying that no conversion names keeps its id.
+    A coupon is a dividend of a bond (cash in per cent of face). Three events end the instrument for all who hold it: a
+    merger and a conversion give `cash` per unit and what `conversions` say, fractions of a share paid in cash at the mark;
+    a redemption gives `cash`, unless the bond's terms let it be converted into more just then.
     `adjusted` False means this feed knows that something happened but not how contracts were adjusted: the
     underlying is frozen until a person gives deliverables.
     """
 
-    what: Literal["dividend", "split", "spin_off", "rename", "unknown"]
+    what: Literal["dividend", "split", "spin_off", "rename", "unknown", "coupon", "merger", "conversion", "redemption"]
     instrument: str
     cash: Decimal = Decimal(0)
     ratio: Decimal = Decimal(1)
@@ -225,7 +228,10 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Target(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a strategy wants to hold, whole quantities, with the reason and the evidence it decided on."""
+    """What a strategy wants to hold, whole quantities, with the reason and the evidence it decided on.
+
+    `via` says how a holding of a convertible comes down: by trading, by converting into shares, or by its put.
+    """
 
     book: str
     lines: tuple[TargetLine, ...]
@@ -235,6 +241,7 @@ class Target(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     tif: Literal["day", "gtc", "gtd", "ioc", "fok"] = "day"
     limits: dict[str, Decimal] = {}
     closing: bool = False
+    via: Literal["trade", "conversion", "put"] = "trade"
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False, kw_only=True):

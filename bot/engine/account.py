@@ -33,18 +33,20 @@ from bot.core.quiet import QuietBox
 from bot.domain.book import PositionKey, trade_value
 from bot.domain.calendar import Sessions
 from bot.domain.instruments import (
+    ConvertibleBond,
     Future,
     Instrument,
     OptionContract,
     Perpetual,
     Universe,
     price_move_value,
+    round_to_lot,
     settlement_currency,
 )
 from bot.domain.market import MarketView
 from bot.domain.orders import OPEN, Allocation, Fill, Order, OrderStatus, Refusal, move
 from bot.domain.units import Nanos, decimal_of
-from bot.engine import desk, limits
+from bot.engine import bonds, desk, limits
 from bot.engine.journal import (
     Adjusted,
     Alarmed,
@@ -59,7 +61,7 @@ from bot.engine.journal import (
     Transferred,
     VenueSaid,
 )
-from bot.engine.ledger import Converter, Ledger, convert_sum
+from bot.engine.ledger import Converter, Ledger, category_of, convert_sum
 from bot.engine.leg_inputs import LegInputs
 from bot.engine.marks import NAN, Marks
 from bot.engine.valuation import Legs, Valuation
@@ -248,6 +250,8 @@ class Account:
                     return f"target: instrument: expected one of this run, found {line.instrument!r}"
                 if not line.quantity.is_finite():
                     return f"target: {line.instrument}: quantity: expected a finite number, found {line.quantity}"
+                if target.via != "trade" and not isinstance(self.universe.get(line.instrument), ConvertibleBond):
+                    return f"target: via {target.via!r}: expected a convertible, found {line.instrument}"
             for instrument, limit in target.limits.items():
                 if not (limit.is_finite() and limit > 0):
                     return f"target: {instrument}: limit: expected a positive price, found {limit}"
@@ -259,6 +263,9 @@ class Account:
         touched: dict[str, Target] = {}
         self._last_skip.clear()
         for target in targets:
+            if target.via != "trade":
+                self._elect(slot, target, now)
+                continue
             for line in target.lines:
                 key = (target.book, line.instrument)
                 if self.targets.get(key) != line.quantity:
@@ -536,6 +543,92 @@ class Account:
                 self.ledger.deliver(target, event.deliver_quantity * share, price, mid if mid is not None else price)
         self.pending.append(Ended(account=self.name, event=event))
 
+    def _elect(self, slot: Slot, target: Target, now: Nanos) -> None:
+        """Bring holdings of convertibles down by conversion or put, as far as the terms let them; an alarm where not."""
+        for line in target.lines:
+            bond = self.universe.get(line.instrument)
+            assert isinstance(bond, ConvertibleBond) and target.via != "trade"  # `fault_of` and the caller saw to it
+            holders = [(k, q) for k, q in self.holders(bond.id) if k.book == target.book and q > 0]
+            left = sum((q for _, q in holders), ZERO) - max(line.quantity, ZERO)
+            given = bonds.elected(bond, target.via, now)
+            why = self.why_frozen(bond.id) or (given if isinstance(given, str) else "")
+            if self.in_loop is None:
+                why = "this venue takes no election; instruct the agent by hand"
+            if why or isinstance(given, str) or left <= 0:
+                why = why or f"nothing of {bond.id} is held"
+                self.alarm(Alarm(code="not_elected", text=f"{target.via} of {line.instrument}: {why}", ts=now))
+                continue
+            self._record_target(slot, target, line)
+            for key, quantity in holders:
+                part = min(quantity, left)
+                left -= part
+                if part:
+                    self._give(key, part, given.cash, ((bond.underlying, given.shares),) if given.shares else ())
+                    self._note_election(key, part, bond, given, now)
+            self.targets.pop((target.book, bond.id), None)
+
+    def _note_election(
+        self, key: PositionKey, part: Decimal, bond: ConvertibleBond, given: bonds.Exchange, now: Nanos
+    ) -> None:
+        event = Lifecycle(
+            ts_recv=now,
+            what="exercise",
+            account=self.name,
+            instrument=key.instrument,
+            quantity=part,
+            value=given.cash,
+            deliver=bond.underlying if given.shares else None,
+            deliver_quantity=part * given.shares,
+        )
+        self.pending.append(Ended(account=self.name, event=event))
+
+    def exchange(self, event: Corporate) -> bool:
+        """Apply a coupon, or an event that ends an instrument, to whoever holds it; False when nobody does."""
+        holders = self.holders(event.instrument)
+        if not holders:
+            return False
+        before = self.ledger.quantities()
+        into = tuple((c.new, c.ratio) for c in event.conversions if c.old == event.instrument)
+        for key, quantity in holders:
+            if event.what == "coupon":
+                instrument = self.universe.get(event.instrument)
+                paid = quantity * instrument.multiplier * event.cash
+                self.ledger.receive(category_of(instrument), instrument.currency, paid)
+            else:
+                self._give(key, quantity, event.cash, into)
+        if event.what != "coupon":
+            self._forget_ended(event)
+        self.pending.append(Adjusted(account=self.name, event=event, before=before, after=self.ledger.quantities()))
+        return True
+
+    def _give(self, key: PositionKey, quantity: Decimal, cash: Decimal, into: Sequence[tuple[str, Decimal]]) -> None:
+        """Give contracts for `cash` per unit and `into` (instrument, units per unit), a fraction of a lot paid at its mark."""
+        old = self.universe.get(key.instrument)
+        if not into:
+            self.ledger.exchange(key, quantity, key, ZERO, None)
+        for number, (name, ratio) in enumerate(into):
+            new = self.universe.get(name)
+            mid = self.valuation.mark(name, self.now)
+            exact = quantity * ratio
+            whole = exact if mid is None else round_to_lot(exact, new.lot, toward_zero=True)
+            target = PositionKey(key.account, key.book, key.strategy, name)
+            self.ledger.exchange(key, ZERO if number else quantity, target, whole, mid)
+            if mid is not None and whole != exact:
+                rest = trade_value(new, exact - whole, mid)
+                self.ledger.receive(category_of(old), settlement_currency(new), rest)
+        if cash:
+            self.ledger.receive(category_of(old), settlement_currency(old), quantity * old.multiplier * cash)
+
+    def _forget_ended(self, event: Corporate) -> None:
+        """What ended is neither wanted nor counted as the owner's any more; what it became is the owner's instead."""
+        self.targets = {k: v for k, v in self.targets.items() if k[1] != event.instrument}
+        for book, instrument in [k for k in self.opened if k[1] == event.instrument]:
+            brought = self.opened.pop((book, instrument))
+            for c in event.conversions:
+                if c.old == instrument:
+                    whole = round_to_lot(brought * c.ratio, self.universe.get(c.new).lot, toward_zero=True)
+                    self.opened[book, c.new] = self.opened.get((book, c.new), ZERO) + whole
+
     def adjust(self, event: Corporate) -> None:
         """Apply a corporate event to the holdings, or freeze the underlying when contracts' adjustment is not known."""
         before = self.ledger.quantities()
@@ -765,7 +858,7 @@ class View:
                 held[key.instrument] = held.get(key.instrument, 0.0) + float(quantity)
             elif (
                 key.book == book
-                and not isinstance(instrument, OptionContract)
+                and not isinstance(instrument, OptionContract | ConvertibleBond)
                 and key.instrument not in self._traded
                 and self._account.underlying_of(instrument) == underlying
             ):

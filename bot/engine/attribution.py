@@ -7,6 +7,9 @@ split into its Taylor terms at the point where the step begins:
     spot   delta dS + gamma dS^2 / 2          at (S0, t1, v0)
     vol    vega dv + vanna dS dv + volga dv^2 / 2   at (S0, t1, v0)
 
+A convertible has the first three of these by its own model (theta, delta, gamma at its beginning); what vol, credit and its
+market's mood did to it is residual.
+
 Greeks are those at vols that stand still, whatever the smile rule: a vol that moved with spot is in vega and vanna. What is
 left of each step, and what marks differ from the model, is the residual. dt runs on the valuation's clock; time to an expiry
 inside the interval stops at the expiry. Intervals across a corporate action have no terms: their P&L is residual, and alarmed.
@@ -22,7 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.domain.instruments import OptionContract, Perpetual, Universe
+from bot.domain.instruments import ConvertibleBond, OptionContract, Perpetual, Universe
 from bot.domain.units import NS_PER_YEAR, Nanos
 from bot.engine.sampler import Table, Track
 from bot.engine.valuation import Slice, Valuation
@@ -111,6 +114,13 @@ def attribute(
                 terms[name] += scale * values
         option_delta_of[key] = found["net_delta"]
         net_gamma += found["net_gamma"]
+    for bond in _bonds_held(track, universe, count):
+        fx = convert(bond.currency)
+        found = _bond_terms(instants, spots[bond.underlying], valuation, bond, _quantities(track, bond.id, count))
+        for name in ("theta", "delta", "gamma"):
+            terms[name] += np.where(broken, 0.0, (1.0 if fx is None else float(fx)) * found[name])
+        option_delta_of[bond.underlying] = option_delta_of.get(bond.underlying, 0.0) + found["net_delta"]
+        net_gamma += found["net_gamma"]
     option_delta = np.sum(list(option_delta_of.values()), axis=0) if option_delta_of else np.zeros(count)
     steps = _steps(track.pnl, count)
     terms["delta"] += steps[:, 2]
@@ -150,13 +160,44 @@ def _weights(track: Track, s: Slice, count: int) -> Floats:
     return weights
 
 
+def _bonds_held(track: Track, universe: Universe, count: int) -> list[ConvertibleBond]:
+    """The convertibles an account held at any time, in order of id."""
+    held = sorted({key for _, quantities in _runs(track, count) for key in quantities})
+    return [item for item in map(universe.get, held) if isinstance(item, ConvertibleBond)]
+
+
+def _quantities(track: Track, key: str, count: int) -> Floats:
+    """Contracts held of one instrument over each interval. Shape: (intervals,)."""
+    out = np.zeros(count)
+    for rows, held in _runs(track, count):
+        out[rows] = float(held.get(key, 0))
+    return out
+
+
+def _bond_terms(
+    instants: NDArray[np.int64], spot: Floats, valuation: Valuation, bond: ConvertibleBond, held: Floats
+) -> dict[str, Floats]:
+    """Theta, delta and gamma of a convertible by its model, 0 where it has none. Shape: instants, spot (n + 1,), held (n,)."""
+    found = valuation.bonds.path(bond, spot[:-1], instants[:-1])
+    dS, dt = np.diff(spot), np.diff(instants) / NS_PER_YEAR
+    parts = {
+        "theta": float(bond.multiplier) * found.theta * dt,
+        "delta": found.delta * dS,
+        "gamma": 0.5 * found.gamma * dS**2,
+        "net_delta": found.delta,
+        "net_gamma": found.gamma,
+    }
+    known = np.all([np.isfinite(values) for values in parts.values()], axis=0) & (held != 0.0)
+    return {name: np.where(known, held * values, 0.0) for name, values in parts.items()}
+
+
 def _linear(track: Track, table: Table, universe: Universe, count: int) -> Floats:
     """Delta of the linear holdings over each interval; an inverse contract's is multiplier / price, falling with it."""
     out = np.zeros(count)
     for rows, held in _runs(track, count):
         for key, quantity in held.items():
             item = universe.get(key)
-            if isinstance(item, OptionContract):
+            if isinstance(item, OptionContract | ConvertibleBond):
                 continue
             inverse = isinstance(item, Perpetual) and item.inverse
             out[rows] += float(quantity * item.multiplier) / (table.prices[key][rows] if inverse else 1.0)

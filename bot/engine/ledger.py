@@ -11,7 +11,15 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bot.domain.book import Book, PositionKey, trade_value
-from bot.domain.instruments import Future, Instrument, Perpetual, Universe, is_option, settlement_currency
+from bot.domain.instruments import (
+    ConvertibleBond,
+    Future,
+    Instrument,
+    Perpetual,
+    Universe,
+    is_option,
+    settlement_currency,
+)
 from bot.domain.orders import Fill
 
 ZERO = Decimal(0)
@@ -123,6 +131,23 @@ class Ledger:
         self.version += 1
         return quantity
 
+    def exchange(
+        self, key: PositionKey, quantity: Decimal, new: PositionKey, received: Decimal, mid: Decimal | None
+    ) -> None:
+        """Give a quantity of one holding and receive another for it, without cash: a conversion, a merger.
+
+        Its P&L goes on where it was; what passes from options to hedge, or back, passes at `mid` (None: at nothing).
+        """
+        self.book.add_quantity(key, -quantity)
+        self.book.add_quantity(new, received)
+        old, item = self._universe.get(key.instrument), self._universe.get(new.instrument)
+        if category_of(old) != category_of(item) and mid is not None:
+            value = trade_value(item, received, mid)
+            self._flow(item, -value)
+            flows, currency = self._at_mid[category_of(old)], settlement_currency(item)
+            flows[currency] = flows.get(currency, ZERO) + value
+        self.version += 1
+
     def deliver(self, key: PositionKey, quantity: Decimal, price: Decimal, mid: Decimal) -> None:
         """Take delivery at `price` of something worth `mid`: the holding enters at mid, the difference is the option's."""
         instrument = self._universe.get(key.instrument)
@@ -233,8 +258,8 @@ class Ledger:
 
 
 def category_of(instrument: Instrument) -> Category:
-    """Whether an instrument's P&L counts as options or as hedge."""
-    return "options" if is_option(instrument) else "hedge"
+    """Whether an instrument's P&L counts as options (and convertibles: what is hedged) or as hedge."""
+    return "options" if is_option(instrument) or isinstance(instrument, ConvertibleBond) else "hedge"
 
 
 def convert_sum(amounts: Mapping[str, Decimal], convert: Converter) -> Decimal | None:

@@ -37,9 +37,10 @@ from bot.core.ports import Follows, Halts, HearsCorporate, HearsNotices, HoldsPo
 from bot.core.quiet import FOREVER, UNTIL_TIMER
 from bot.domain import costs
 from bot.domain.book import PositionKey
-from bot.domain.instruments import OptionContract, Spot, Universe, settlement_currency
+from bot.domain.instruments import ConvertibleBond, OptionContract, Spot, Universe, settlement_currency
 from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
+from bot.engine import bonds
 from bot.engine.account import Account, Slot
 from bot.engine.journal import Closed, Controlled, Fact, JournalWriter, Started
 from bot.engine.marks import NAN, Marks
@@ -369,6 +370,8 @@ class Loop:
 
     def _take_control(self, item: FeedState | Reference | Corporate | Funding | FxQuote | Control | Notice) -> None:
         match item:
+            case Corporate(what="coupon" | "merger" | "conversion" | "redemption"):
+                self._exchange(item)
             case Corporate():
                 self._adjust(item)
             case FxQuote():
@@ -466,6 +469,45 @@ class Loop:
             self.sampler.mark_break(f"{event.what} of {event.instrument}")
             self.sampler.take(event.ts_recv, self.convert, on_grid=False)
         self._tell(HearsCorporate, lambda slot: slot.strategy.corporate(slot.view, event))
+
+    def _exchange(self, event: Corporate) -> None:
+        """Pay a coupon, or turn an instrument that ends into cash and shares, in every account that holds it."""
+        strangers = [i for i in (event.instrument, *(c.new for c in event.conversions)) if i not in self.universe]
+        if strangers:
+            for account in self.accounts:
+                account.freeze(event.instrument, "corporate", f"{event.what}: {', '.join(strangers)} not known here")
+            text = f"{event.what} of {event.instrument}: {', '.join(strangers)} not known in this run; not applied"
+            self._alarm("corporate_unadjusted", text, underlying=event.instrument, action="freeze")
+            return
+        bond = self.universe.get(event.instrument)
+        if event.what == "redemption" and isinstance(bond, ConvertibleBond):
+            event = bonds.redeemed(bond, event, self.valuation.mark(bond.underlying, event.ts_recv))
+        held = False
+        for account in self.accounts:
+            if event.what != "coupon":
+                self._drop_changed_orders(account, event)
+            account.now = event.ts_recv
+            held = account.exchange(event) or held
+        self._end_boxes()
+        if held and event.what != "coupon":
+            self._alarm("corporate", f"{event.what} of {event.instrument}: {event.text}", underlying=event.instrument)
+        self._sample_wanted = self._sample_wanted or held
+        self._tell(HearsCorporate, lambda slot: slot.strategy.corporate(slot.view, event))
+
+    def _schedule_bonds(self, now: Nanos) -> None:
+        """Coupons and maturities of every bond of the run; their shares' prices are sampled with the rest."""
+        for bond in self.universe:
+            if isinstance(bond, ConvertibleBond):
+                self.valuation.slice(bond.underlying)
+        for due in bonds.dues(self.universe, now):
+            self._at(max(due.ts, now), FIRST_LIFECYCLE, lambda due=due: self._bond_due(due))  # type: ignore[misc]  # bound now
+
+    def _bond_due(self, due: bonds.Due) -> None:
+        if due.what == "coupon":
+            self._exchange(bonds.coupon(due.bond, due.amount, self.now))
+        else:
+            spot = self.valuation.mark(due.bond.underlying, self.now)
+            self._exchange(bonds.at_maturity(due.bond, spot, self.now))
 
     def _renamed(self, event: Corporate) -> dict[str, str]:
         """Old id to new of what is not an option and only changed its name."""
@@ -744,6 +786,9 @@ class Loop:
         for opening in self.openings:
             k = self.universe.index(opening.instrument)
             contract = self.universe[k]
+            bare = isinstance(contract, ConvertibleBond) and opening.mark is None
+            if bare and self.valuation.mark(contract.id, self.now) is None:
+                return f"no price of {contract.id}: no quote, and no model and share price to value it by"
             if not isinstance(contract, OptionContract) or contract.expiry <= self.now:
                 continue
             if math.isnan(self.valuation.spot(contract.underlying)):
@@ -772,6 +817,7 @@ class Loop:
             if isinstance(contract, OptionContract) and contract.expiry > now:
                 self.valuation.add(contract, now=now)
                 self._schedule_end(contract)
+        self._schedule_bonds(now)
         self._remark(now)
         self._next_remark = now + self.settings.remark
         for account in self.accounts:

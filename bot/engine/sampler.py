@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.domain.book import trade_value
-from bot.domain.instruments import Instrument, OptionContract, Universe, settlement_currency
+from bot.domain.instruments import ConvertibleBond, Instrument, OptionContract, Universe, settlement_currency
 from bot.domain.units import Nanos
 from bot.engine.account import Account
 from bot.engine.ledger import Converter, category_of
@@ -159,6 +159,9 @@ class Sampler:
             if not isinstance(item, OptionContract):
                 k = self._universe.index(key)
                 prices[key] = self._valuation.price_path(key, mids[:, k], lasts[:, k])
+            if isinstance(item, ConvertibleBond):
+                spots = self.spot_path(item.underlying)
+                prices[key] = self._valuation.bond_path(item, prices[key], spots, instants)
         for key in tracked:
             item = self._universe.get(key)
             if isinstance(item, OptionContract):

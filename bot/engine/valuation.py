@@ -21,7 +21,7 @@ from bot.core.events import Alarm, Corporate
 from bot.core.ports import Chain, VolInput
 from bot.domain.calendar import Sessions
 from bot.domain.greeks import Greeks
-from bot.domain.instruments import Future, OptionContract, Perpetual, Universe
+from bot.domain.instruments import ConvertibleBond, Future, OptionContract, Perpetual, Universe
 from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of, span
 from bot.engine import early_exercise, smiles, vol_sources
 from bot.engine.clock import Act365, ModelClock, TradingClock
@@ -32,6 +32,7 @@ from bot.engine.smiles import SmileRule, SurfaceSettings
 from bot.engine.vol_sources import ForecastSettings
 from bot.pricing import black, implied
 from bot.pricing.american_discrete import DividendModel
+from bot.pricing.convertible_shelf import Shelf
 from bot.pricing.status import Status
 from bot.pricing.surface import Surface
 
@@ -342,6 +343,7 @@ class Valuation:
         self._told: dict[str, str] = {}
         self.slices: dict[str, Slice] = {}
         self._last_mark: dict[str, Decimal] = {}
+        self.bonds = Shelf()
         self._vol_marks = sorted(settings.vol_marks, key=lambda m: m.ts)
         self._next_vol_mark = 0
         self._started_ts: Nanos = 0
@@ -946,11 +948,13 @@ class Valuation:
     def mark(self, instrument: str, now: Nanos) -> Decimal | None:
         """The exact mark of anything: an option's last valid quote middle carried, else its model value; or a price.
 
-        A contract that was never quoted stands at the model value of the vol it was given until its first quote.
+        A contract that was never quoted stands at the model value of the vol it was given until its first quote; a
+        convertible at the value of its own model.
         """
         item = self._universe.get(instrument)
         if not isinstance(item, OptionContract):
-            return self._price_mark(instrument)
+            price = self._price_mark(instrument)
+            return self._bond_mark(item, now) if price is None and isinstance(item, ConvertibleBond) else price
         if self.settings.marks_at == "mid":
             middle = self._carried_middle(instrument)
             if middle is not None or instrument not in self.slice(item.underlying).rows:
@@ -961,6 +965,22 @@ class Valuation:
         units = self.units(s, spot if carried is None else float(carried), now, s.vol)
         value = float(units.price[s.rows[instrument]])
         return None if math.isnan(value) else decimal_of(round(value, 10))
+
+    def _bond_mark(self, bond: ConvertibleBond, now: Nanos) -> Decimal | None:
+        spot = self._price_mark(bond.underlying)
+        if spot is None:
+            return None
+        value = float(self.bonds.value(bond, float(spot), now).price)
+        return None if math.isnan(value) else decimal_of(round(value, 10))
+
+    def bond_path(self, bond: ConvertibleBond, path: Floats, spots: Floats, instants: NDArray[np.int64]) -> Floats:
+        """The marks of a convertible over samples: its price path, by its model where nothing was quoted yet. Shape: (n,)."""
+        unknown = np.isnan(path) & np.isfinite(spots)
+        if not unknown.any():
+            return path
+        filled = path.copy()
+        filled[unknown] = np.round(self.bonds.path(bond, spots[unknown], instants[unknown]).price, 10)
+        return filled
 
     def _carried_middle(self, instrument: str) -> Decimal | None:
         middle = self._middle(self._universe.index(instrument))
