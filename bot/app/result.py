@@ -7,7 +7,7 @@ financing, and the nine attribution terms sum to the total, both to the cent.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -230,7 +230,7 @@ def _legs(run: Run) -> list[dict[str, Any]]:
         contract = run.universe.get(key)
         if not isinstance(contract, OptionContract):
             continue
-        s = loop.valuation.slice(contract.underlying)
+        s = table.parts[contract.underlying]
         row = s.rows[key]
         vols = table.vols[contract.underlying]
         spot = float(loop.sampler.spot_path(contract.underlying)[0])
@@ -252,10 +252,15 @@ def _legs(run: Run) -> list[dict[str, Any]]:
                 "entry_delta": _rounded(float(units.delta[row]), 10),
                 "exit_mark": None if converted else _rounded(float(marks[-1]), 10),
                 "exit_iv": None if converted else _rounded(float(vols[-1, row]), 10),
-                "vol_age": _vol_age(run, int(s.vol_ts[row])) if not converted else None,
+                "vol_age": _vol_age(run, _vol_ts(run, contract)) if not converted else None,
             }
         )
     return legs
+
+
+def _vol_ts(run: Run, contract: OptionContract) -> Nanos:
+    s = run.loop.valuation.slice(contract.underlying)
+    return int(s.vol_ts[s.rows[contract.id]])
 
 
 def _vol_age(run: Run, since: Nanos) -> str | None:
@@ -301,23 +306,31 @@ def _days(run: Run, intervals: attributions.Intervals) -> list[dict[str, Any]]:
         [_spans_a_close(sessions, int(a), int(b)) for a, b in zip(intervals.start, intervals.end, strict=True)]
     )
     rows: list[dict[str, Any]] = []
-    for label in dict.fromkeys(labels):
-        chosen = np.array([item == label for item in labels])
-        first, last = int(np.flatnonzero(chosen)[0]), int(np.flatnonzero(chosen)[-1]) + 1
-        opened = int(np.flatnonzero(chosen & ~night)[0]) if (chosen & ~night).any() else last
+    for label, numbers in _numbers_by(labels).items():
+        chosen, by_night = numbers, night[numbers]
+        first, last = int(chosen[0]), int(chosen[-1]) + 1
+        opened = int(chosen[~by_night][0]) if not by_night.all() else last
         total = float(np.sum(intervals.total[chosen]))
         carried = _carried(run, first, last)
         rows.append(
             {
                 "day": label,
-                "overnight": {k: _rounded(v) for k, v in _terms(intervals.sum(chosen & night)).items()},
-                "session": {k: _rounded(v) for k, v in _terms(intervals.sum(chosen & ~night)).items()},
+                "overnight": {k: _rounded(v) for k, v in _terms(intervals.sum(chosen[by_night])).items()},
+                "session": {k: _rounded(v) for k, v in _terms(intervals.sum(chosen[~by_night])).items()},
                 "carried": _rounded(carried),
                 "new_trades": _rounded(total - carried),
                 "marks": _marks(run, first, opened, last),
             }
         )
     return rows
+
+
+def _numbers_by(labels: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """Where each label stands, in order of first sight."""
+    found: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        found.setdefault(label, []).append(i)
+    return {label: np.array(numbers, dtype=np.int64) for label, numbers in found.items()}
 
 
 def _spans_a_close(sessions: Sessions, start: Nanos, end: Nanos) -> bool:

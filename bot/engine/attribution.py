@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -31,6 +32,8 @@ from bot.engine.sampler import Table, Track
 from bot.engine.valuation import Slice, Valuation
 
 Floats = NDArray[np.float64]
+ONE_BLOCK: Final = 64
+"""So many contracts are valued over all samples at once; more only while they were held."""
 TERMS = ("delta", "gamma", "theta", "vega", "vanna", "volga", "carry", "cost", "residual")
 
 
@@ -75,7 +78,7 @@ class Intervals(msgspec.Struct, frozen=True, kw_only=True):
     option_delta_of: Mapping[str, Floats]
     net_gamma: Floats
 
-    def sum(self, chosen: NDArray[np.bool_] | slice = slice(None)) -> Attribution:
+    def sum(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice = slice(None)) -> Attribution:
         """The terms summed over some intervals."""
         sums = {name: float(np.sum(self.terms[name][chosen])) for name in TERMS}
         return Attribution(**sums, total=float(np.sum(self.total[chosen])))
@@ -100,20 +103,21 @@ def attribute(
     for item in table.breaks:
         if 0 < item.sample <= count:
             broken[item.sample - 1] = True
-    for key, s in valuation.slices.items():
-        weights = _weights(track, s, count)
-        if not weights.any():
+    for key in valuation.slices:
+        s = table.parts[key]
+        blocks = _blocks(track, s, count)
+        if not blocks:
             continue
         fx = convert(s.contracts[0].currency)
         scale = 1.0 if fx is None else float(fx)
-        found = _slice_terms(
-            instants, spots[key], table.vols[key], valuation, s, weights, broken, table.slopes.get(key)
-        )
-        for name, values in found.items():
-            if name in terms:
-                terms[name] += scale * values
-        option_delta_of[key] = found["net_delta"]
-        net_gamma += found["net_gamma"]
+        option_delta_of[key] = np.zeros(count)
+        for block in blocks:
+            found = _block_terms(table, key, spots[key], valuation, block, broken)
+            for name, values in found.items():
+                if name in terms:
+                    terms[name][block.span] += scale * values
+            option_delta_of[key][block.span] = found["net_delta"]
+            net_gamma[block.span] += found["net_gamma"]
     for bond in _bonds_held(track, universe, count):
         fx = convert(bond.currency)
         found = _bond_terms(instants, spots[bond.underlying], valuation, bond, _quantities(track, bond.id, count))
@@ -152,12 +156,57 @@ def _steps(path: Floats, count: int) -> Floats:
     return steps
 
 
-def _weights(track: Track, s: Slice, count: int) -> Floats:
-    """Contracts x multiplier held over each interval. Shape: (intervals, contracts)."""
-    weights = np.zeros((count, len(s.contracts)))
-    for rows, held in _runs(track, count):
-        weights[rows] = np.array([float(held.get(c.id, 0)) for c in s.contracts]) * s.multiplier
-    return weights
+class Block(NamedTuple):
+    """Intervals over which the same few contracts of a slice were held. Shape: rows (k,); weights (intervals, k), contracts x
+    multiplier."""
+
+    span: slice
+    rows: NDArray[np.int64]
+    weights: Floats
+
+
+def _blocks(track: Track, s: Slice, count: int) -> list[Block]:
+    """The intervals in which anything of a slice was held: one block, or where many contracts came and went over time one for
+    each set that was held together, so that an overlay of decades is not valued as decades of all its contracts."""
+    if len(s.contracts) <= ONE_BLOCK:
+        weights = np.zeros((count, len(s.contracts)))
+        for rows, held in _runs(track, count):
+            weights[rows] = np.array([float(held.get(c.id, 0)) for c in s.contracts]) * s.multiplier
+        return [Block(slice(0, count), np.arange(len(s.contracts)), weights)] if weights.any() else []
+    found: list[Block] = []
+    together: list[tuple[slice, Floats]] = []
+    rows_before: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+    for rows, held in [*_runs(track, count), (slice(count, count), {})]:
+        pairs = sorted((s.rows[key], float(quantity)) for key, quantity in held.items() if key in s.rows and quantity)
+        now = np.array([row for row, _ in pairs], dtype=np.int64)
+        if together and (not np.array_equal(now, rows_before) or rows.start == count):
+            whole = slice(together[0][0].start, together[-1][0].stop)
+            weights = np.concatenate([np.tile(w, (part.stop - part.start, 1)) for part, w in together])
+            found.append(Block(whole, rows_before, weights))
+            together = []
+        if len(now):
+            together.append((rows, np.array([quantity for _, quantity in pairs]) * s.multiplier[now]))
+        rows_before = now
+    return found
+
+
+def _block_terms(
+    table: Table, key: str, spot: Floats, valuation: Valuation, block: Block, broken: NDArray[np.bool_]
+) -> dict[str, Floats]:
+    """The terms of a block's contracts over its intervals. Shape: each (intervals of the block,)."""
+    s, vols, slopes = table.parts[key], table.vols[key], table.slopes.get(key)
+    samples = slice(block.span.start, block.span.stop + 1)
+    part = s if len(block.rows) == len(s.contracts) else s.part(block.rows)
+    return _slice_terms(
+        table.instants[samples],
+        spot[samples],
+        vols[samples, block.rows] if part is not s else vols[samples],
+        valuation,
+        part,
+        block.weights,
+        broken[block.span],
+        None if slopes is None else slopes[samples][:, block.rows],
+    )
 
 
 def _bonds_held(track: Track, universe: Universe, count: int) -> list[ConvertibleBond]:

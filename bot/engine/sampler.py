@@ -1,7 +1,8 @@
 """A sample is the state of marks and holdings at one instant; law: sampling wakes nobody and values nothing.
 
-Samples stand on the report grid and after every fill. A sample is a few copied columns and references to what changes
-rarely (holdings, vols); all prices, P&L paths, Greeks and attribution are computed afterwards, in array calls.
+Samples stand on the report grid and after every fill. A sample keeps the marks of what is linear and of the options that
+any account held until then and that live still; a listed option that nobody ever held leaves no trace. All prices, P&L
+paths, Greeks and attribution are computed afterwards, in array calls.
 """
 
 from __future__ import annotations
@@ -9,19 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bot.core.quiet import FOREVER
 from bot.domain.book import trade_value
 from bot.domain.instruments import ConvertibleBond, Instrument, OptionContract, Universe, settlement_currency
 from bot.domain.units import Nanos
 from bot.engine.account import Account
 from bot.engine.ledger import Converter, category_of
 from bot.engine.marks import Marks, carry_forward
-from bot.engine.valuation import Valuation
+from bot.engine.valuation import Slice, Valuation
 
 Floats = NDArray[np.float64]
 
@@ -59,7 +61,10 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
     """The samples as columns. Shape: instants, grid (n,); prices by id (n,); vols by underlying (n, contracts); gauges by
-    account, strategy and name (n,); slopes, d vol / d spot by the smile rule, as vols, empty where vols stand still."""
+    account, strategy and name (n,); slopes, d vol / d spot by the smile rule, as vols, empty where vols stand still.
+
+    `parts` are the slices' contracts that were ever held, in the order of the columns of vols and slopes.
+    """
 
     instants: NDArray[np.int64]
     grid: NDArray[np.bool_]
@@ -69,6 +74,14 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     breaks: Sequence[Break]
     gauges: Mapping[tuple[str, str, str], Floats] = {}
     slopes: Mapping[str, Floats] = {}
+    parts: Mapping[str, Slice] = {}
+
+
+class Kept(NamedTuple):
+    """What samples keep while nothing joins or leaves. Shape: columns (kept,); rows by underlying (its kept contracts,)."""
+
+    columns: NDArray[np.int64]
+    rows: Mapping[str, NDArray[np.int64]]
 
 
 class Sampler:
@@ -85,6 +98,11 @@ class Sampler:
         self._foreign = sorted({settlement_currency(i) for i in universe} - {base_currency})
         self.instants: list[Nanos] = []
         self._grid: list[bool] = []
+        self._kept = Kept(np.empty(0, dtype=np.int64), {})
+        self._kept_for: tuple[tuple[int, ...], Nanos] = ((), 0)
+        self._linear: tuple[int, list[int]] = (0, [])
+        self._alive: dict[str, OptionContract] = {}
+        self._keeps: list[Kept] = []
         self._rows: list[tuple[Floats, Floats, Floats]] = []
         self._vols: list[dict[str, Floats]] = []
         self._slopes: list[dict[str, Floats]] = []
@@ -92,6 +110,7 @@ class Sampler:
         self._gauges: list[dict[tuple[str, str, str], float]] = []
         self._states: dict[str, list[AccountState]] = {account.name: [] for account in accounts}
         self.breaks: list[Break] = []
+        self._spots: dict[str, Floats] = {}
         self._table: Table | None = None
 
     def __len__(self) -> int:
@@ -103,21 +122,66 @@ class Sampler:
         if self.instants and self.instants[-1] == now and not broken:
             on_grid = on_grid or self._grid[-1]
             self._drop_last()
-        marks = self._marks
+        kept = self._keep(now)
+        slices = self._valuation.slices
         self.instants.append(now)
         self._grid.append(on_grid)
-        self._rows.append((marks.bid_view.copy(), marks.ask_view.copy(), marks.last_view.copy()))
-        self._vols.append({key: s.vol for key, s in self._valuation.slices.items()})
-        self._slopes.append({key: s.slope for key, s in self._valuation.slices.items() if s.smile_moves})
+        self._keeps.append(kept)
+        self._rows.append(self._marks_of(kept))
+        self._vols.append({key: slices[key].vol[rows] for key, rows in kept.rows.items()})
+        self._slopes.append(
+            {key: slices[key].slope[rows] for key, rows in kept.rows.items() if slices[key].smile_moves}
+        )
         self._rates.append({currency: _rate(convert(currency)) for currency in self._foreign})
         self._gauges.append({(a.name, *key): v for a in self._accounts for key, v in a.gauges.items()})
         for account in self._accounts:
             self._follow(account)
         self._table = None
+        self._spots.clear()
 
     def mark_break(self, what: str) -> None:
         """Say that the next sample restarts the story."""
         self.breaks.append(Break(len(self.instants), what))
+
+    def _keep(self, now: Nanos) -> Kept:
+        """What this sample keeps: all that is linear, and the options that were ever held and live."""
+        versions = (len(self._universe), *(account.ledger.version for account in self._accounts))
+        if versions == self._kept_for[0] and now < self._kept_for[1]:
+            return self._kept
+        for account in self._accounts:
+            for key in account.ledger.quantities():
+                item = self._universe.get(key)
+                if isinstance(item, OptionContract):
+                    self._alive.setdefault(key, item)
+        self._alive = {key: item for key, item in self._alive.items() if item.settles >= now}
+        if self._linear[0] != len(self._universe):
+            linear = [k for k, item in enumerate(self._universe) if not isinstance(item, OptionContract)]
+            self._linear = (len(self._universe), linear)
+        columns = np.array(sorted([*self._linear[1], *map(self._universe.index, self._alive)]), dtype=np.int64)
+        rows = {
+            key: np.array(sorted(s.rows[c] for c in self._alive if c in s.rows), dtype=np.int64)
+            for key, s in self._valuation.slices.items()
+        }
+        self._kept_for = (versions, min((item.settles + 1 for item in self._alive.values()), default=FOREVER))
+        same = np.array_equal(columns, self._kept.columns) and rows.keys() == self._kept.rows.keys()
+        if not same or any(not np.array_equal(found, self._kept.rows[key]) for key, found in rows.items()):
+            self._kept = Kept(columns, rows)
+        return self._kept
+
+    def _marks_of(self, kept: Kept) -> tuple[Floats, Floats, Floats]:
+        """Bid, ask and last of what is kept; an option that joins without a quote has the last good one a re-mark saw."""
+        marks, k = self._marks, kept.columns
+        bid, ask, last = marks.bid_view[k], marks.ask_view[k], marks.last_view[k]
+        before = self._keeps[-2] if len(self._keeps) > 1 else None
+        if before is None or before is kept:
+            return bid, ask, last
+        for key, rows in kept.rows.items():
+            s = self._valuation.slices[key]
+            joined = rows[~np.isin(s.columns[rows], before.columns)]
+            at = np.searchsorted(k, s.columns[joined])
+            blank = ~(bid[at] <= ask[at]) & (s.seen_bid[joined] <= s.seen_ask[joined])
+            bid[at[blank]], ask[at[blank]] = s.seen_bid[joined[blank]], s.seen_ask[joined[blank]]
+        return bid, ask, last
 
     def _follow(self, account: Account) -> None:
         states = self._states[account.name]
@@ -129,8 +193,8 @@ class Sampler:
         states.append(AccountState(ledger.version, ledger.quantities(), flows, costs, account.fill_count))
 
     def _drop_last(self) -> None:
-        columns: list[list[Any]] = [self.instants, self._grid, self._rows, self._vols, self._slopes, self._rates]
-        for column in (*columns, self._gauges, *self._states.values()):
+        columns: list[list[Any]] = [self.instants, self._grid, self._keeps, self._rows, self._vols, self._slopes]
+        for column in (*columns, self._rates, self._gauges, *self._states.values()):
             column.pop()
 
     # ------------------------------------------------------------------ afterwards
@@ -143,30 +207,29 @@ class Sampler:
 
     def _build(self) -> Table:
         instants = np.asarray(self.instants, dtype=np.int64)
-        bids, asks, lasts = (self._column(i) for i in range(3))
         slices = self._valuation.slices
-        vols = {key: _contract_columns(self._vols, key, len(s.contracts)) for key, s in slices.items()}
+        rows = {key: self._rows_of(key) for key in slices}
+        parts = {key: s if _is_all(rows[key], s) else s.part(rows[key]) for key, s in slices.items()}
+        vols = {key: self._contract_columns(self._vols, key, rows[key]) for key in slices}
         slopes = {
-            key: _contract_columns(self._slopes, key, len(s.contracts)) for key, s in slices.items() if s.smile_moves
+            key: self._contract_columns(self._slopes, key, rows[key]) for key, s in slices.items() if s.smile_moves
         }
         held = {key for states in self._states.values() for state in _distinct(states) for key in state.quantities}
-        tracked = sorted(held | set(self._valuation.slices))
-        with np.errstate(invalid="ignore"):
-            mids = np.where(bids <= asks, 0.5 * (bids + asks), math.nan)
+        tracked = sorted(held | set(slices))
         prices: dict[str, Floats] = {}
         for key in tracked:
             item = self._universe.get(key)
             if not isinstance(item, OptionContract):
                 k = self._universe.index(key)
-                prices[key] = self._valuation.price_path(key, mids[:, k], lasts[:, k])
+                prices[key] = self._valuation.price_path(key, self._mids(k), self._column(2, k))
             if isinstance(item, ConvertibleBond):
                 spots = self.spot_path(item.underlying)
                 prices[key] = self._valuation.bond_path(item, prices[key], spots, instants)
         for key in tracked:
             item = self._universe.get(key)
             if isinstance(item, OptionContract):
-                k = self._universe.index(key)
-                prices[key] = self._option_path(item, instants, mids[:, k], vols)
+                part = parts[item.underlying]
+                prices[key] = self._option_path(item, part, instants, vols[item.underlying])
         tracks = {name: self._track(states, prices) for name, states in self._states.items()}
         return Table(
             instants=instants,
@@ -174,37 +237,72 @@ class Sampler:
             prices=prices,
             vols=vols,
             slopes=slopes,
+            parts=parts,
             tracks=tracks,
             gauges=self._gauge_columns(),
             breaks=tuple(self.breaks),
         )
 
-    def _column(self, which: int) -> Floats:
-        width = max((len(row[which]) for row in self._rows), default=0)
-        out = np.full((len(self._rows), width), math.nan)
-        for i, row in enumerate(self._rows):
-            out[i, : len(row[which])] = row[which]
+    def _rows_of(self, key: str) -> NDArray[np.int64]:
+        """The rows of a slice that some sample kept, in order."""
+        known = [kept.rows[key] for kept, _ in self._stretches() if key in kept.rows]
+        return np.unique(np.concatenate(known)) if known else np.empty(0, dtype=np.int64)
+
+    def _stretches(self) -> list[tuple[Kept, slice]]:
+        """Runs of samples that keep the same."""
+        found: list[tuple[Kept, slice]] = []
+        start = 0
+        for stop in range(1, len(self._keeps) + 1):
+            if stop == len(self._keeps) or self._keeps[stop] is not self._keeps[start]:
+                found.append((self._keeps[start], slice(start, stop)))
+                start = stop
+        return found
+
+    def _column(self, which: int, k: int) -> Floats:
+        """Bid, ask or last of one instrument over the samples, NaN where it was not kept. Shape: (samples,)."""
+        out = np.full(len(self._rows), math.nan)
+        for kept, stretch in self._stretches():
+            at = int(np.searchsorted(kept.columns, k))
+            if at < len(kept.columns) and kept.columns[at] == k:
+                out[stretch] = [row[which][at] for row in self._rows[stretch]]
         return out
 
-    def _option_path(
-        self, item: OptionContract, instants: NDArray[np.int64], mids: Floats, vols: Mapping[str, Floats]
-    ) -> Floats:
-        path = carry_forward(mids)
+    def _mids(self, k: int) -> Floats:
+        bids, asks = self._column(0, k), self._column(1, k)
+        with np.errstate(invalid="ignore"):
+            return np.where(bids <= asks, 0.5 * (bids + asks), math.nan)
+
+    def _contract_columns(self, samples: Sequence[Mapping[str, Floats]], key: str, rows: NDArray[np.int64]) -> Floats:
+        """What samples keep by contract of one underlying, NaN before it was kept, the last after. Shape: (samples, rows)."""
+        out = np.full((len(samples), len(rows)), math.nan)
+        for kept, stretch in self._stretches():
+            if stretch.start:
+                out[stretch] = out[stretch.start - 1]
+            if key in kept.rows and len(kept.rows[key]):
+                at = np.searchsorted(rows, kept.rows[key])
+                out[stretch, at] = np.stack([row[key] for row in samples[stretch]])
+        return out
+
+    def _option_path(self, item: OptionContract, part: Slice, instants: NDArray[np.int64], vols: Floats) -> Floats:
+        """The marks of an option over the samples, from the first that kept it. Shape: (samples,)."""
+        path = carry_forward(self._mids(self._universe.index(item.id)))
         if self._valuation.settings.marks_at == "mid" and not np.isnan(path).any():
             return path
-        s = self._valuation.slice(item.underlying)
+        column = part.rows[item.id]
         spot = self.spot_path(item.underlying)
-        units = self._valuation.units(s, spot[:, None], instants[:, None], vols[item.underlying], second=False)
-        model = np.asarray(units.price[:, s.rows[item.id]])
+        one = part.part(np.array([column], dtype=np.int64))
+        units = self._valuation.units(one, spot[:, None], instants[:, None], vols[:, [column]], second=False)
+        model = np.asarray(units.price[:, 0])
         return model if self._valuation.settings.marks_at == "model" else np.where(np.isnan(path), model, path)
 
     def spot_path(self, underlying: str) -> Floats:
         """The price options on an underlying are valued at, at every sample, carried. Shape: (samples,)."""
-        k = self._valuation.slice(underlying).price_column
-        bids, asks, lasts = (np.array([row[i][k] for row in self._rows]) for i in range(3))
-        with np.errstate(invalid="ignore"):
-            mids = np.where(bids <= asks, 0.5 * (bids + asks), math.nan)
-        return self._valuation.price_path(underlying, mids, lasts, valued=True)
+        known = self._spots.get(underlying)
+        if known is None or len(known) != len(self._rows):
+            k = self._valuation.slice(underlying).price_column
+            known = self._valuation.price_path(underlying, self._mids(k), self._column(2, k), valued=True)
+            self._spots[underlying] = known
+        return known
 
     def _gauge_columns(self) -> dict[tuple[str, str, str], Floats]:
         names = sorted({key for row in self._gauges for key in row})
@@ -254,14 +352,8 @@ def float_value(item: Instrument, quantity: float, price: Floats) -> Floats:
     return np.asarray(quantity * float(item.multiplier) * price)
 
 
-def _contract_columns(samples: Sequence[Mapping[str, Floats]], key: str, contracts: int) -> Floats:
-    """What each sample keeps by contract of one underlying, NaN before a contract was valued. Shape: (samples, contracts)."""
-    out = np.full((len(samples), contracts), math.nan)
-    for i, row in enumerate(samples):
-        found = row.get(key)
-        if found is not None:
-            out[i, : len(found)] = found
-    return out
+def _is_all(rows: NDArray[np.int64], s: Slice) -> bool:
+    return len(rows) == len(s.contracts)
 
 
 def _rate(rate: Decimal | None) -> float:

@@ -7,6 +7,7 @@ array call when somebody asks. What a vol does when spot moves, the smile rule's
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -117,6 +118,12 @@ class UnitGreeks(NamedTuple):
     charm: Floats
 
 
+_SLICE_COLUMNS: Final = (
+    "american", "columns", "cp", "expiry", "expiry_clock", "multiplier", "seen_ask", "seen_bid", "skew", "slope", "strike",
+    "vol", "vol_ts",
+)  # fmt: skip
+
+
 class Slice:
     """The option contracts on one underlying, as columns in order of contract id."""
 
@@ -201,6 +208,15 @@ class Slice:
         self.skew = np.append(self.skew, NAN)
         self.slope = np.append(self.slope, NAN if self.smile_moves else 0.0)
         self.changed(now)
+
+    def part(self, rows: NDArray[np.int64]) -> Slice:
+        """A still picture of some of its contracts, in the order of `rows`: what array calls over few of many need."""
+        found = copy.copy(self)
+        found.contracts = [self.contracts[r] for r in rows]
+        found.rows = {contract.id: i for i, contract in enumerate(found.contracts)}
+        for name in _SLICE_COLUMNS:
+            setattr(found, name, getattr(self, name)[rows])
+        return found
 
     def changed(self, now: Nanos) -> None:
         """Vols or slopes are others from now on: whoever keeps columns of them packs anew."""
@@ -488,24 +504,30 @@ class Valuation:
         spot = self.spot(s.underlying)
         if math.isnan(spot) or not s.contracts or self.is_stale(s.underlying, now):
             return self._drop_old(s, now)
-        bid, ask = self._fresh_quotes(s.columns, now)
+        live = np.flatnonzero(s.expiry > now)
+        part = s if len(live) == len(s.contracts) else s.part(live)
+        bid, ask = self._fresh_quotes(part.columns, now)
         mids = np.where(bid <= ask, 0.5 * (bid + ask), NAN)
-        tau = s.tau(now)
-        forward, discount = s.forward(spot, tau)
-        vol, status = implied.vol(mids, forward, s.strike, tau, discount=discount, cp=s.cp)
+        tau = part.tau(now)
+        forward, discount = part.forward(spot, tau)
+        vol, status = implied.vol(mids, forward, part.strike, tau, discount=discount, cp=part.cp)
         good = status == Status.OK
-        if s.has_early:
-            rows = np.flatnonzero(s.early)
+        if part.has_early:
+            rows = np.flatnonzero(part.early)
             vol[rows], good[rows] = early_exercise.implied_vols(
-                s.market,
+                part.market,
                 mids[rows],
                 spot,
-                s.strike[rows],
-                s.expiry_clock[rows] - s.clock.at(now),
-                cp=s.cp[rows],
-                expiry=s.expiry_clock[rows],
-                style=s.american[rows],
+                part.strike[rows],
+                part.expiry_clock[rows] - s.clock.at(now),
+                cp=part.cp[rows],
+                expiry=part.expiry_clock[rows],
+                style=part.american[rows],
             )
+        if part is not s:
+            solved, found = np.full(len(s.contracts), NAN), np.zeros(len(s.contracts), dtype=bool)
+            solved[live], found[live] = vol, good
+            vol, good = solved, found
         return self._take_vols(s, vol, good, now)
 
     def _take_vols(self, s: Slice, vol: Floats, good: NDArray[np.bool_], now: Nanos) -> bool:
@@ -882,29 +904,31 @@ class Valuation:
 
     def chain(self, underlying: str, now: Nanos) -> Chain:
         """The live contracts on an underlying with quotes, vols and unit Greeks."""
-        s = self.slice(underlying)
-        u = self.contract_greeks(underlying, now)
-        order = [r for _, r in sorted(s.rows.items()) if s.expiry[r] > now]
-        k = s.columns[order]
+        whole = self.slice(underlying)
+        live = np.flatnonzero(whole.expiry > now)
+        live = live[np.argsort([whole.contracts[r].id for r in live], kind="stable")] if live.size else live
+        s = whole.part(live)
+        u = self.units(s, self.spot(underlying), now, s.vol)
+        k = s.columns
         marks = self._marks
         return Chain(
-            ids=tuple(s.contracts[r].id for r in order),
-            cp=s.cp[order],
-            strike=s.strike[order],
-            expiry=s.expiry[order],
-            tau=s.tau(now)[order],
-            multiplier=s.multiplier[order],
+            ids=tuple(s.rows),
+            cp=s.cp,
+            strike=s.strike,
+            expiry=s.expiry,
+            tau=s.tau(now),
+            multiplier=s.multiplier,
             bid=marks.bid_view[k],
             ask=marks.ask_view[k],
             bid_size=marks.bid_size_view[k],
             ask_size=marks.ask_size_view[k],
             quote_ts=marks.quote_time_view[k],
-            vol=s.vol[order],
-            price=u.price[order],
-            delta=u.delta[order],
-            gamma=u.gamma[order],
-            vega=u.vega[order],
-            theta=u.theta[order],
+            vol=s.vol,
+            price=u.price,
+            delta=u.delta,
+            gamma=u.gamma,
+            vega=u.vega,
+            theta=u.theta,
         )
 
     def greeks(self, legs: Legs, now: Nanos) -> Greeks:
