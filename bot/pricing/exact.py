@@ -57,10 +57,6 @@ LOT_COLUMNS: Final = 2000
 UNIT_COLUMNS: Final = 200
 """Columns across the largest single jump of the payoff's slope; a book of many has up to MOST_COLUMNS."""
 MOST_COLUMNS: Final = 512
-REACHES: Final = 8
-"""How often the holdings a rule can come to are widened by where it trades to from them."""
-RULE_COLUMNS: Final = 800
-"""Columns at most on which a rule is scored: it has kinks that the optimum has not."""
 STEEPEST: Final = 250.0
 """Where a loss may change by more logarithms than this within a step, sums are taken with more care, and slower."""
 
@@ -314,14 +310,14 @@ def _holdings(problem: Problem, lo: float, hi: float, columns: int | None) -> tu
         if below + above < 1:
             above = 1
         return np.arange(-float(below), above + 0.5) * lot, below, True
-    step = span / (_columns(problem, span) if columns is None else columns)
+    step = span / (columns_for(problem, span) if columns is None else columns)
     below, above = math.ceil(-lo / step - 1e-9), math.ceil(hi / step - 1e-9)
     below = max(below, 4) if below else 0
     above = max(above, 4) if above else 0
     return np.arange(-float(below), above + 0.5) * step, below, False
 
 
-def _columns(problem: Problem, span: float) -> int:
+def columns_for(problem: Problem, span: float) -> int:
     """How many columns resolve a book's holdings: by its largest jump of delta, netted by strike and date."""
     jumps: dict[tuple[int, float], float] = {}
     for date, payoff in payoffs_of(problem).items():
@@ -508,11 +504,15 @@ class March:
                 return self.edges
             margin *= 2
 
-    def averaged(self) -> Array:
-        """G of the date before on every column, J being settled (at the end it is). Shape: (rows, columns)."""
+    def averaged(self, first: Columns | None = None, last: Columns | None = None) -> Array:
+        """G of the date before, J being settled (at the end it is), on every column or on first[block] <= k < last[block].
+
+        Shape: (rows, columns); first and last by blocks of pad + 1 rows, beginning pad rows before row 0.
+        """
         if self.date == self.grid.dates:
             self._fill(*self._everything)
-        self._expect(*self._everything)
+        wanted = self._everything if first is None or last is None else (first, last)
+        self._expect(*wanted)
         self.date -= 1
         return self.G_next
 
@@ -563,7 +563,7 @@ class March:
         rows, pad = self.J.shape[0], grid.pad * FINER
         x = grid.x[0] + (np.arange((rows - 1) * FINER + 1) - pad) * (grid.step / grid.per_step / FINER)
         S = np.exp(x)
-        J = _refined(self.J, FINER) + (due.loss(S) + due.kinks(x, grid.g))[:, None]
+        J = refined(self.J, FINER) + (due.loss(S) + due.kinks(x, grid.g))[:, None]
         blocks = math.ceil(x.size / (pad + 1))
         everything = np.zeros(blocks, dtype=np.int64), np.full(blocks, grid.y.size)
         weights = step_weights(grid.step, grid.per_step * FINER, pad)
@@ -594,7 +594,7 @@ def _extend(J: Array, inner: Array, S: Array, y: Array, cost: float, pad: int) -
     J[-pad:] = inner[-1] + (S[-1] * ratio**out - S[-1]) * slopes[1]
 
 
-def step_weights(s: float, per_step: int, pad: int) -> Array:
+def step_weights(s: float, per_step: float, pad: int) -> Array:
     """The weights of the rows around a price in the expectation over one step of deviation s. Shape: (2 pad + 1,).
 
     ln(S'/S) is normal with mean -s^2/2 and deviation s. The density is cut at STEP_REACH deviations either side of the
@@ -618,7 +618,7 @@ def _share_of_row(distance: Array) -> Array:
     return np.asarray(np.where(d < 0.0, 0.5 * (1.0 + d) ** 2, 1.0 - 0.5 * (1.0 - d) ** 2))
 
 
-def _refined(J: Array, finer: int) -> Array:
+def refined(J: Array, finer: int) -> Array:
     """The rows of J and `finer - 1` between each two, by cubics down the columns."""
     rows = J.shape[0]
     out = np.empty(((rows - 1) * finer + 1, J.shape[1]))
@@ -795,163 +795,24 @@ def solve(
 
 
 def evaluate(
-    problem: Problem, rule: Callable[[int, Array], Rule], *, per_step: int = 4, columns: int | None = None
+    problem: Problem,
+    rule: Callable[[int, Array], Rule],
+    *,
+    per_step: int | None = None,
+    columns: int | None = None,
 ) -> float:
     """The certainty equivalent of a rule's loss, in currency, on the lattice the optimum is found on: no paths, no noise.
 
     `rule(date_index, spots)` gives (lo, hi, to) for a date and an array of spots, in units of the underlying: what is held
     inside is kept; from outside it trades to `to`, or to the nearest edge where `to` is None, or, where `to` is a pair,
-    to its first from below and its second from above. It may depend on nothing else. Where the rule changes between two
-    rows, a row stands for its cell, part of which trades. With a lot, targets are rounded into the band.
+    to its first from below and its second from above. It may depend on nothing else. With a lot, targets are rounded into
+    the band. How, and why kinks and jumps do no harm: `bot.pricing.exact_score`.
 
-    Law: never below the optimum's price but by the grids' errors, about 1e-5 of the strike.
+    Law: never below the optimum's price but by the grids' errors, below 2e-5 of the strike.
     """
-    reach = _reach_of(problem, rule)
-    if columns is None:
-        columns = min(2 * _columns(problem, reach[1] - reach[0]), RULE_COLUMNS)
-    grid = make_grid(msgspec.structs.replace(problem, lot=0.0), per_step=per_step, columns=columns, reach=reach)
-    march = March(grid, compiled_steps())
-    for date in range(problem.dates - 1, 0, -1):
-        G = march.averaged()
-        band = _rule_rows(problem, rule, date, grid.x)
-        rests = np.isneginf(band.lo).all() and np.isposinf(band.hi).all()
-        march.settle(G if rests else _ruled(G, grid, float(grid.fee[date]), band))
-    G = march.averaged()
-    middle = grid.S.size // 2
-    lo, hi, up, down = (row[:1] for row in _rule_rows(problem, rule, 0, grid.x[middle : middle + 1]))
-    held = float(up[0]) if lo[0] > 0.0 else float(down[0]) if hi[0] < 0.0 else 0.0
-    value = float(_at_holding(G[middle : middle + 1], grid, np.array([held]))[0])
-    if held != 0.0 and grid.open:
-        value += grid.cost * abs(held) + float(grid.fee[0])
-    return (value + _due_now(grid)) * problem.spot
+    from bot.pricing import exact_score  # noqa: PLC0415  it stands on this module
 
-
-class RuleRows(NamedTuple):
-    """A rule on rows of a date, in discounted holdings: keep between lo and hi, from below to up, from above to down."""
-
-    lo: Array
-    hi: Array
-    up: Array
-    down: Array
-
-
-def _rule_rows(problem: Problem, rule: Callable[[int, Array], Rule], date: int, x: Array) -> RuleRows:
-    t = date * problem.step
-    spots = problem.spot * np.exp(x + (problem.rate - problem.dividend) * t)
-    lo, hi, to = rule(date, spots)
-    lo, hi = (np.broadcast_to(np.asarray(edge, dtype=np.float64), x.shape) for edge in (lo, hi))
-    if np.any(np.isnan(lo) | np.isnan(hi) | (lo > hi)):
-        raise ValueError(f"exact: rule: expected lo <= hi at date {date}, found otherwise")
-    if to is None:
-        to = lo, hi
-    up, down = to if isinstance(to, tuple) else (to, to)
-    up, down = (np.broadcast_to(np.asarray(one, dtype=np.float64), x.shape) for one in (up, down))
-    if problem.lot > 0.0:
-        up, down = _rounded(up, lo, hi, problem.lot, np.ceil), _rounded(down, lo, hi, problem.lot, np.floor)
-    shrink = math.exp(-problem.dividend * t)
-    return RuleRows(lo * shrink, hi * shrink, up * shrink, down * shrink)
-
-
-def _rounded(to: Array, lo: Array, hi: Array, lot: float, inward: Any) -> Array:
-    """Targets in whole lots: an edge inward, anything else to the nearest; without a lot in the band, nearest its middle."""
-    with np.errstate(invalid="ignore"):
-        at_edge = (to == lo) | (to == hi)
-        lots = np.where(at_edge & (lo != hi), inward(to / lot - 1e-12 * np.sign(to)), np.rint(to / lot)) * lot
-        fits = (lots >= lo) & (lots <= hi)
-        middle = np.where(np.isfinite(lo + hi), np.rint(0.5 * (lo + hi) / lot) * lot, lots)
-    return np.asarray(np.where(fits | ~at_edge, lots, middle))
-
-
-def _reach_of(problem: Problem, rule: Callable[[int, Array], Rule]) -> tuple[float, float]:
-    """The holdings a rule can come to, and the book's own deltas: a trade goes to a target, from 0 at first.
-
-    An edge that lies beyond every holding there can be is never met, and where it lies does not count.
-    """
-    s = problem.vol * math.sqrt(problem.step)
-    half = math.ceil(TERM_REACH * math.sqrt(problem.dates))
-    x: Array = np.asarray(np.arange(-half, half + 1) * s, dtype=np.float64)
-    rows = [_rule_rows(problem, rule, date, x) for date in range(problem.dates)]
-    edges = RuleRows(*(np.concatenate(column) for column in zip(*rows, strict=True)))
-    lo, hi = delta_range(problem)
-    for _ in range(REACHES):
-        up, down = edges.up[edges.lo > lo], edges.down[edges.hi < hi]
-        widest = [lo, hi, *(float(at) for to in (up, down) if to.size for at in (to.min(), to.max()))]
-        if (min(widest), max(widest)) == (lo, hi):
-            break
-        lo, hi = min(widest), max(widest)
-    if not math.isfinite(hi - lo):
-        raise ValueError(f"exact: rule: expected finite targets, found {lo!r} to {hi!r}")
-    return lo, hi
-
-
-def _ruled(G: Array, grid: Grid, fee: float, rows: RuleRows) -> Array:
-    """J of a date at which a rule decides. Shape: as G."""
-    rate = (grid.cost * grid.S)[:, None]
-    y = grid.y
-    up, down = (np.where(np.isfinite(to), to, 0.0) for to in (rows.up, rows.down))
-    bought = _at_holding(G, grid, up)[:, None] + rate * np.abs(up[:, None] - y) + fee
-    sold = _at_holding(G, grid, down)[:, None] + rate * np.abs(down[:, None] - y) + fee
-    buys, sells = _trading_shares(rows, y)
-    J = np.where(buys >= 1.0, bought, np.where(sells >= 1.0, sold, G))
-    mixed = ((buys > 0.0) & (buys < 1.0)) | ((sells > 0.0) & (sells < 1.0))
-    at = np.nonzero(mixed)
-    b, s = buys[at], sells[at]
-    keep = np.maximum(1.0 - b - s, 0.0)
-    three = np.stack([G[at], bought[at], sold[at]])
-    peak = three.max(axis=0)
-    parts = np.exp(grid.g * (three - peak)) * np.stack([keep, b, s])
-    J[at] = peak + np.log(parts.sum(axis=0) / (keep + b + s)) / grid.g
-    return J
-
-
-def _trading_shares(rows: RuleRows, y: Array) -> tuple[Array, Array]:
-    """The shares of each row's cell in which a holding y is bought up, and sold down. Shape: both (rows, columns).
-
-    Where the trade goes to the edge itself the cost-to-go does not jump there, and the row's own decision is better.
-    """
-    at_edge = np.array_equal(rows.lo, rows.up)
-    buys = np.where(y < rows.lo[:, None], 1.0, 0.0) if at_edge else _share_below(rows.lo, y)
-    if np.array_equal(rows.hi, rows.down):
-        return buys, np.where(y > rows.hi[:, None], 1.0, 0.0)
-    return buys, 1.0 - _share_below(rows.hi, y)
-
-
-def _share_below(edge: Array, y: Array) -> Array:
-    """The share of each row's cell in which y lies below `edge`, a straight line between rows. Shape: (rows, columns).
-
-    >>> _share_below(np.array([0.0, 1.0, 2.0]), np.array([1.0])).tolist()
-    [[0.0], [0.5], [1.0]]
-    """
-    finite = np.clip(edge, y[0] - 1.0, y[-1] + 1.0)
-    before = 0.5 * (np.concatenate([finite[:1], finite[:-1]]) + finite)
-    after = 0.5 * (np.concatenate([finite[1:], finite[-1:]]) + finite)
-    share = np.zeros((edge.size, y.size))
-    for side in (before, after):
-        low, high = np.minimum(side, finite)[:, None], np.maximum(side, finite)[:, None]
-        flat = high - low <= 1e-12
-        part = (high - y) / np.where(flat, 1.0, high - low)
-        share += 0.5 * np.where(flat, high > y, np.clip(part, 0.0, 1.0))
-    return share
-
-
-def _at_holding(G: Array, grid: Grid, held: Array) -> Array:
-    """G of each row at its own holding, by the cubic through four columns of one sign. Shape: (rows,)."""
-    y, zero = grid.y, grid.zero
-    step = y[1] - y[0]
-    place = np.clip((held - y[0]) / step, 0.0, y.size - 1.0)
-    k = np.minimum(place.astype(np.int64), y.size - 2)
-    left = np.where(k < zero, 0, zero)
-    right = np.where(k < zero, zero + 1, y.size)
-    base = np.clip(k - 1, left, right - 4)
-    u = place - base
-    row = np.arange(G.shape[0])
-    a, b, c, d = (G[row, base + i] for i in range(4))
-    return np.asarray(
-        a * ((u - 1) * (u - 2) * (3 - u) / 6)
-        + b * (u * (u - 2) * (u - 3) / 2)
-        + c * (u * (u - 1) * (3 - u) / 2)
-        + d * (u * (u - 1) * (u - 2) / 6)
-    )
+    return exact_score.evaluate(problem, rule, per_step=per_step, columns=columns)
 
 
 def gap_closed(value: float, *, daily: float, optimum: float) -> float:
