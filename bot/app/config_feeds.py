@@ -290,6 +290,26 @@ class SyntheticFeed(_Feed):
         return only_with(value, info, "model", (str(info.field_name),))
 
 
+class RollingTable(Section):
+    """Monthly options listed as time goes on, each at a close with strikes made from that close."""
+
+    root: Annotated[str, Field(pattern=r"^[A-Z0-9.]{1,6}$")] = Field(default="SPX", description="OCC root of the ids")
+    moneyness: tuple[Annotated[Number, Field(gt=0, le=100)], ...] = Field(
+        default=(0.80, 0.85, 0.90, 0.95, 1.00),
+        min_length=1,
+        max_length=200,
+        description="strikes / close at the listing",
+    )
+    listed: Interval = Field(default=parse_span("100d"), description="an expiry is listed so long before it")
+    relist: Annotated[Number, Field(gt=0, le=100)] = Field(
+        default=0.10, description="new strikes of a listed expiry once the close has moved by more than this share"
+    )
+    cp: Literal["put", "call", "both"] = Field(default="put", description="calls, puts or both")
+    strike_step: Positive = Field(default=Decimal(1), description="strikes are rounded to this")
+    multiplier: Positive = Field(default=Decimal(100), description="units per contract")
+    lot: Positive = Field(default=Decimal(1), description="smallest quantity of contracts")
+
+
 class DatasetFeed(_Feed):
     """A real series that ships inside an installed package."""
 
@@ -303,12 +323,27 @@ class DatasetFeed(_Feed):
     )
     start: Day | None = Field(default=None, description="first day; the session's when absent")
     end: Day | None = Field(default=None, description="last day; the session's when absent")
-    chain_vol: VolNumber | Literal["realised"] | None = Field(
+    chain_vol: VolNumber | Literal["realised", "index"] | None = Field(
         default=None, description="quote the wanted options at model prices of this vol; absent: no option quotes"
     )
+    vol_file: FilePath | None = Field(
+        default=None,
+        description="of chain_vol = 'index': CSV of a volatility index in per cent with Date and Close; arch's VIX when absent",
+    )
+    vol_add: Annotated[Number, Field(ge=-1, le=1)] = Field(
+        default=0.0, description="added to the realised vol, where that is used"
+    )
+    skew: Annotated[Number, Field(ge=-10, le=10)] = Field(
+        default=0.0, description="assumed: vol(K) = level (1 + skew z + curvature z^2), z = ln(K/F) / (level sqrt(tau))"
+    )
+    curvature: Annotated[Number, Field(ge=-10, le=10)] = Field(default=0.0, description="assumed, see skew")
+    chain: RollingTable | None = Field(default=None, description="a chain that rolls, quoted at chain_vol")
     window: Whole = Field(default=21, ge=2, le=10_000, description="days of the realised vol")
     option_tick: Positive = Field(default=Decimal("0.05"), description="smallest price step of those option quotes")
     option_half_spread: Number = Field(default=2.0, ge=0, le=10_000, description="of those option quotes, in ticks")
+    option_spread_share: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="half spread as a share of the option's price, where that is more than the ticks"
+    )
     max_refused: Annotated[Whole, Field(ge=0, le=10**12)] | None = Field(
         default=None, description="more refused rows than this end the run; absent: all are counted and survived"
     )

@@ -37,6 +37,7 @@ from bot.core.ports import (
     HedgePolicy,
     InLoopBroker,
     ListsInstruments,
+    ListsLater,
     Prepares,
     ShapesDelta,
     Strategy,
@@ -155,7 +156,8 @@ def assemble(config: configs.Config, *, journal: Path | None, run_id: str | None
         openings=openings_of(config, book),
         needed=needed_of(config),
         journal=writer,
-        tradable=tradable_of(config, universe),
+        tradable=tradable_of(config, universe, feeds),
+        lists=picks_options(config),
     )
     return Run(
         config=config,
@@ -244,12 +246,18 @@ def with_listed(book: LoadedBook, config: configs.Config) -> LoadedBook:
     return msgspec.structs.replace(book, instruments=tuple(known.values()), underlyings=tuple(underlyings.values()))
 
 
-def tradable_of(config: configs.Config, universe: Universe) -> list[str]:
-    """Ids of the options that strategies may trade besides the book's: all that are listed, where one picks options."""
+def picks_options(config: configs.Config) -> bool:
+    """Whether any strategy may trade any listed option."""
     entries = [*config.strategies, *(entry for item in config.alternatives for entry in item.strategies)]
-    if not config.chains and not any(getattr(entry, "picks_options", False) for entry in entries):
+    return bool(config.chains) or any(getattr(entry, "picks_options", False) for entry in entries)
+
+
+def tradable_of(config: configs.Config, universe: Universe, feeds: Sequence[Feed] = ()) -> list[str]:
+    """Ids of the options that strategies may trade from the start besides the book's: all listed, where one picks options."""
+    if not picks_options(config):
         return []
-    return [item.id for item in universe if isinstance(item, OptionContract)]
+    later = {key for feed in feeds if isinstance(feed, ListsLater) for key in feed.listed_later()}
+    return [item.id for item in universe if isinstance(item, OptionContract) and item.id not in later]
 
 
 def with_chain(book: LoadedBook, config: configs.Config, path: Path) -> LoadedBook:

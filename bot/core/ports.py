@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
@@ -63,6 +63,14 @@ class ListsInstruments(Protocol):
     """Optional for a feed: it can say what instruments it knows or will need (after a split, say) beyond the book's."""
 
     def instruments(self, query: str) -> Sequence[Instrument]: ...
+
+
+@runtime_checkable
+class ListsLater(Protocol):
+    """Optional for a feed: some of its instruments are listed in the course of the run, each by a `Reference` with its
+    definition. Law: it tells their ids beforehand for the columns alone; no strategy sees one before its listing."""
+
+    def listed_later(self) -> Collection[str]: ...
 
 
 @runtime_checkable

@@ -100,8 +100,10 @@ class Loop:
         needed: Sequence[str],
         journal: JournalWriter,
         tradable: Sequence[str] = (),
+        lists: bool = False,
     ) -> None:
         self.settings = settings
+        self.lists = lists
         self.universe = universe
         self.marks = marks
         self.valuation = valuation
@@ -383,6 +385,8 @@ class Loop:
                 self._fund(item)
             case FeedState(state="down" | "gap" | "stale"):
                 self._alarm(f"feed_{item.state}", f"feed {item.feed}: {item.text or item.state}")
+            case Reference(what="listed"):
+                self._list(item.instrument)
             case Reference(what="halted" | "resumed"):
                 self._halt(item.instrument, halted=item.what == "halted")
             case Control():
@@ -408,6 +412,17 @@ class Loop:
             slot.box = None
             if targets:
                 self._settle(slot, targets)
+
+    def _list(self, instrument: str) -> None:
+        """A contract is listed: where strategies choose from chains, it may be traded from now on."""
+        contract = self.universe.get(instrument) if instrument in self.universe else None
+        if not self.lists or not isinstance(contract, OptionContract) or contract.expiry <= self.now:
+            return
+        if self.started_at is None:
+            self.tradable.append(instrument)
+            return
+        self.valuation.add(contract, now=self.now)
+        self._schedule_end(contract)
 
     def _halt(self, instrument: str, *, halted: bool) -> None:
         (self._halted.add if halted else self._halted.discard)(instrument)
