@@ -18,6 +18,7 @@ from bot.app.config_parts import (
     TAG,
     Amount,
     Currency,
+    Flag,
     Instant,
     InstrumentText,
     Interval,
@@ -28,7 +29,9 @@ from bot.app.config_parts import (
     Positive,
     RateNumber,
     Section,
+    Share,
     VolNumber,
+    Whole,
     kinds,
 )
 from bot.app.config_policies import PolicyConfig
@@ -119,6 +122,227 @@ class PortfolioInsuranceConfig(StrategyTable):
     jumps: JumpsTable = Field(default_factory=JumpsTable, description="what the gap-risk meter assumes of jumps")
 
 
+class OptionTable(StrategyTable):
+    """What every strategy's table has that trades listed options on one underlying."""
+
+    instrument_keys: ClassVar[tuple[str, ...]] = ("underlying",)
+    picks_options: ClassVar[bool] = True
+
+    underlying: InstrumentText = Field(description="whose listed options it trades")
+    orders: Literal["cross", "limit"] = Field(
+        default="cross", description="cross: market orders at the touch; limit: at a price inside the spread"
+    )
+    aggression: Annotated[Number, Field(ge=-1, le=1)] = Field(
+        default=0.0, description="where a limit stands: 0 the middle, 1 the other side's touch, -1 our own side's"
+    )
+    stale_after: Interval | None = Field(default=None, description="a quote older than this is not traded on")
+    max_spread: Annotated[Number, Field(gt=0, le=2)] | None = Field(
+        default=None, description="a quote wider than this share of its middle is not traded on"
+    )
+    of_display: Annotated[Number, Field(gt=0, le=100)] | None = Field(
+        default=None, description="the largest order, as a share of the displayed size; absent: any"
+    )
+    max_contracts: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(
+        default=1000, description="the most it holds of one contract"
+    )
+    at_end: Literal["close", "hold"] = Field(
+        default="close", description="whether what it traded is closed when the session ends"
+    )
+
+
+class ForecastTable(Section):
+    """A vol forecast of the strategy's own, from bars of the underlying's price that it sees as it goes."""
+
+    kind: Literal["always", "fixed", "ewma", "window", "garch"] = Field(
+        description="always: no forecast; fixed: vol; ewma: exponentially weighted; window: mean of squares; garch: GARCH(1,1)"
+    )
+    vol: VolNumber | None = Field(default=None, description="of kind fixed, per square root of a year")
+    decay: Annotated[Number, Field(gt=0, lt=1)] = Field(default=0.94, description="of kind ewma, a bar")
+    start_vol: VolNumber | None = Field(default=None, description="of kind ewma, before the first bar")
+    bars: Annotated[Whole, Field(ge=1, le=5000)] = Field(default=78, description="of kind window and garch")
+    interval: Interval = Field(default=parse_span("5m"), description="a bar's length")
+    periods_per_year: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
+        default=None, description="bars that count in a year; absent: those of the underlying's sessions"
+    )
+
+
+class GammaScalperConfig(OptionTable):
+    """Holds straddles or strangles while a forecast says that their vol will be realised; a delta_hedger hedges them."""
+
+    kind: Literal["gamma_scalper"]
+    name: Name = Field(default="gamma_scalper", description="how records call this strategy")
+    side: Literal["long", "short"] = Field(default="long", description="short writes the structure: the mirror")
+    structure: Literal["straddle", "strangle"] = Field(default="straddle", description="one strike, or two")
+    moneyness: Annotated[Number, Field(gt=0.1, le=10)] = Field(
+        default=1.0, description="the wanted strike over spot (of a strangle, the middle of its strikes)"
+    )
+    width: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="of a strangle: its strikes are this share away from the middle"
+    )
+    delta: Annotated[Number, Field(gt=0, lt=0.5)] | None = Field(
+        default=None, description="of a strangle, instead: the absolute delta of its legs"
+    )
+    tolerance: Annotated[Number, Field(ge=0, le=1)] = Field(
+        default=0.02, description="how far, as a share, a listed strike may be from the wanted one"
+    )
+    days: Annotated[Number, Field(gt=0, le=3660)] = Field(default=30.0, description="wanted days to expiry")
+    min_days: Annotated[Number, Field(gt=0, le=3660)] | None = Field(default=None, description="absent: half of days")
+    max_days: Annotated[Number, Field(gt=0, le=3660)] | None = Field(default=None, description="absent: twice days")
+    budget: Literal["contracts", "vega", "gamma", "premium"] = Field(
+        default="contracts",
+        description="what amount is of: whole structures; vega in currency per 1.00 of vol; gamma in units of the "
+        "underlying per currency; premium in currency",
+    )
+    amount: Annotated[Number, Field(gt=0, le=1e12)] = Field(default=1.0, description="how much of the budget's kind")
+    margin: Annotated[Number, Field(ge=-5, le=5)] = Field(
+        default=0.0, description="enter when the forecast is this much better than the implied vol (0.01: a point)"
+    )
+    exit_margin: Annotated[Number, Field(ge=-5, le=5)] | None = Field(
+        default=None, description="leave when it is less than this much better; absent: never for its sake"
+    )
+    exit_days: Annotated[Number, Field(ge=0, le=3660)] = Field(default=0.0, description="leave this near to expiry")
+    roll_days: Annotated[Number, Field(gt=0, le=3660)] | None = Field(
+        default=None, description="roll into the structure of the day this near to expiry"
+    )
+    roll_moneyness: Annotated[Number, Field(gt=0, le=10)] | None = Field(
+        default=None, description="roll when spot is this share away from the middle of the strikes"
+    )
+    stop_loss: Annotated[Number, Field(gt=0, le=1e15)] | None = Field(
+        default=None, description="leave when the account has lost this much since the entry, in its base currency"
+    )
+    take_profit: Annotated[Number, Field(gt=0, le=1e15)] | None = Field(
+        default=None, description="leave when it has gained this much"
+    )
+    rest: Interval = Field(
+        default=parse_span("1d"), description="how long it waits after a stop, profit or forecast exit"
+    )
+    look: Interval = Field(default=parse_span("1m"), description="how often it looks")
+    patience: Interval = Field(
+        default=parse_span("5m"), description="after which an unfilled or refused order is asked for anew"
+    )
+    forecast: ForecastTable = Field(
+        default=ForecastTable(kind="always"), description="what implied vol is held against"
+    )
+
+
+class VegaHedgerConfig(OptionTable):
+    """Keeps vega by tenor, and gamma, inside limits with other listed options; a delta_hedger hedges their delta."""
+
+    kind: Literal["vega_hedger"]
+    name: Name = Field(default="vega_hedger", description="how records call this strategy")
+    tenors: tuple[Annotated[Number, Field(gt=0, le=36_600)], ...] = Field(
+        default=(30.0, 90.0), min_length=1, max_length=12, description="the buckets, in days to expiry, rising"
+    )
+    vega_limit: tuple[Annotated[Number, Field(gt=0, le=1e15)], ...] = Field(
+        min_length=1,
+        max_length=12,
+        description="for each bucket or for all: currency per 1.00 of vol, either side of 0",
+    )
+    gamma_limit: Annotated[Number, Field(gt=0, le=1e15)] | None = Field(
+        default=None, description="units of the underlying per currency, either side of 0; absent: none"
+    )
+    aim: Share = Field(
+        default=0.0, description="how far inside a limit a hedge brings it, as a share of it; at least one lot is left"
+    )
+    risk_aversion: Annotated[Number, Field(gt=0, le=1e6)] = Field(
+        default=1e-6, description="1/currency: what the risk left weighs beside the cost; small: the cheapest lots"
+    )
+    horizon: Interval = Field(default=parse_span("1d"), description="of the risk that is left")
+    vol_of_vol: Annotated[Number, Field(gt=0, le=10)] = Field(
+        default=0.20, description="absolute vol of vol per square root of a year, at vol_of_vol_days"
+    )
+    vol_of_vol_days: Annotated[Number, Field(gt=0, le=36_600)] = Field(default=30.0, description="its tenor")
+    vol_of_vol_exponent: Annotated[Number, Field(ge=0, le=2)] = Field(
+        default=0.5, description="it falls with the tenor to this power"
+    )
+    vol_decay: Annotated[Number, Field(ge=0, le=100)] = Field(
+        default=0.3, description="vols at two tenors correlate as exp(-decay |ln(T1/T2)|)"
+    )
+    min_delta: Share = Field(default=0.10, description="the least absolute delta of an option it hedges with")
+    max_delta: Share = Field(default=0.60, description="the largest")
+    min_days: Annotated[Number, Field(ge=0, le=36_600)] = Field(default=2.0, description="its least days to expiry")
+    max_days: Annotated[Number, Field(gt=0, le=36_600)] = Field(default=3650.0, description="its most")
+    min_size: Annotated[Number, Field(ge=0, le=1e9)] = Field(
+        default=0.0, description="contracts displayed on each side"
+    )
+    per_bucket: Annotated[Whole, Field(ge=1, le=50)] = Field(
+        default=4, description="how many of each bucket, the cheapest by vega, are weighed"
+    )
+    fee: Annotated[Number, Field(ge=0, le=1e6)] = Field(default=0.0, description="currency a contract")
+    delta_cost: Share | None = Field(
+        default=None,
+        description="what hedging delta costs, as a share of spot; absent: half the underlying's quoted spread",
+    )
+    max_nodes: Annotated[Whole, Field(ge=1, le=1_000_000)] = Field(
+        default=300, description="boxes of whole lots looked into before a decision is taken as it stands"
+    )
+    look: Interval = Field(default=parse_span("15m"), description="how often it looks")
+    patience: Interval = Field(
+        default=parse_span("15m"), description="after which an unfilled or refused order is asked for anew"
+    )
+
+
+class MonetiseTable(Section):
+    """When a tail hedge is sold."""
+
+    at: Literal["multiple", "vol", "drop", "days"] = Field(
+        description="its bid over its cost, the underlying's vol near the money, the fall since it was bought, days left"
+    )
+    level: Annotated[Number, Field(gt=0, le=1_000_000)] = Field(description="what `at` must reach; drop: a share")
+    share: Annotated[Number, Field(gt=0, le=1)] = Field(default=1.0, description="of what is left of it, once")
+
+
+class TailHedgerConfig(StrategyTable):
+    """Holds stock and rolls an overlay of options that pay in a crash, bought to a carry budget."""
+
+    instrument_keys: ClassVar[tuple[str, ...]] = ("stock", "underlying")
+    picks_options: ClassVar[bool] = True
+
+    kind: Literal["tail_hedger"]
+    name: Name = Field(default="tail_hedger", description="how records call this strategy")
+    stock: InstrumentText = Field(description="what is held and protected")
+    underlying: InstrumentText | None = Field(default=None, description="of the options; the stock when absent")
+    method: Literal["put", "put_spread", "call", "de_risk", "hold"] = Field(
+        default="put", description="what is bought; de_risk holds less stock instead, hold the stock alone"
+    )
+    stock_weight: Annotated[Number, Field(ge=0, le=100)] = Field(
+        default=1.0, description="stock as a share of the worth, restored at each roll"
+    )
+    stock_given: Flag = Field(default=False, description="the book brings the stock; none is traded")
+    carry_bp: Annotated[Number, Field(ge=0, le=9999)] = Field(
+        default=50.0, description="premium a year, in basis points of the worth"
+    )
+    roll: Interval = Field(default=parse_span("30d"), description="time between purchases; expiries overlap in a ladder")
+    tenors: tuple[Interval, ...] = Field(
+        default=(parse_span("90d"),), min_length=1, max_length=100, description="how far out it buys, the budget split"
+    )
+    moneyness: Annotated[Number, Field(gt=0, le=100)] = Field(default=0.90, description="strike / price at the purchase")
+    short_moneyness: Annotated[Number, Field(gt=0, le=100)] = Field(
+        default=0.75, description="of the written put of a spread"
+    )
+    delta: Annotated[Number, Field(gt=-1, lt=1)] | None = Field(
+        default=None, description="chosen by this delta instead of moneyness; the sign is ignored"
+    )
+    monetise: tuple[MonetiseTable, ...] = Field(default=(), max_length=100, description="when what was bought is sold")
+    reinvest: Share = Field(default=0.0, description="share of such a sale spent on new strikes at once")
+    equity_premium: Annotated[Number, Field(gt=0, le=10)] = Field(
+        default=0.04, description="excess return of stock per year that de_risk is assumed to give up"
+    )
+    rate: RateNumber = Field(default=0.0, description="on cash, continuous per year, of the paths it is scored against")
+    every: Interval | None = Field(default=None, description="look at these intervals; absent: at every new price")
+    stale_after: Interval | None = Field(default=None, description="a quote older than this is not traded on")
+    max_spread: Annotated[Number, Field(gt=0, le=2)] | None = Field(
+        default=None, description="a quote wider than this share of its middle is not bought"
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """The factory's keys: a stock that the book brings has no weight of its own."""
+        found = super().settings()
+        if found.pop("stock_given"):
+            found["stock_weight"] = None
+        return found
+
+
 class PluginStrategy(Plugin):
     """A strategy that a plug-in brings."""
 
@@ -133,8 +357,11 @@ class PluginStrategy(Plugin):
 StrategyConfig: TypeAlias = Annotated[
     Annotated[DeltaHedgerConfig, Tag(TAG + "delta_hedger")]
     | Annotated[PortfolioInsuranceConfig, Tag(TAG + "portfolio_insurance")]
+    | Annotated[TailHedgerConfig, Tag(TAG + "tail_hedger")]
+    | Annotated[GammaScalperConfig, Tag(TAG + "gamma_scalper")]
+    | Annotated[VegaHedgerConfig, Tag(TAG + "vega_hedger")]
     | Annotated[PluginStrategy, Tag(TAG + PLUGIN_KIND)],
-    Discriminator(kinds("delta_hedger", "portfolio_insurance")),
+    Discriminator(kinds("delta_hedger", "gamma_scalper", "vega_hedger", "portfolio_insurance", "tail_hedger")),
 ]
 
 

@@ -20,6 +20,7 @@ from bot import __version__
 from bot.app import config as configs
 from bot.app.book_file import LoadedBook, check_book, load_book
 from bot.app.calendars import named
+from bot.app.config_parts import bare
 from bot.app.contracts import resolve_instrument
 from bot.app.history_file import read_history
 from bot.app.marks_file import read_vol_marks
@@ -563,7 +564,8 @@ def _settings_of(entry: Any, config: configs.Config, policy: HedgePolicy | None)
     settings = {key: value for key, value in entry.settings().items() if key not in _STRATEGY_KEYS}
     settings |= {"book": entry.book, "name": entry.name or entry.kind}
     if not _takes_policy(entry):
-        return settings | {key: _ids_of(settings[key]) for key in entry.instrument_keys if key in settings}
+        settings |= {key: _ids_of(settings[key]) for key in entry.instrument_keys if key in settings}
+        return settings | _forecast_of(entry, config)
     chosen = policy
     if chosen is None and entry.policy is not None:
         chosen = make_policy(entry.policy, config)
@@ -572,6 +574,15 @@ def _settings_of(entry: Any, config: configs.Config, policy: HedgePolicy | None)
         "policy": chosen,
         "fallback": config.pricing.fallback_delta,
     }
+
+
+def _forecast_of(entry: Any, config: configs.Config) -> dict[str, Any]:
+    """The forecast of a strategy that has one of its own, with the bars that count in a year of its underlying's sessions."""
+    forecast = getattr(entry, "forecast", None)
+    if forecast is None:
+        return {}
+    periods = _periods(forecast, resolve_instrument(entry.underlying), config)
+    return {"forecast": bare(forecast) | {"periods_per_year": periods}}
 
 
 def _takes_policy(entry: Any) -> bool:
