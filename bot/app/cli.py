@@ -285,6 +285,164 @@ def tca(
         terminal.show(costs.render(document))
 
 
+# --------------------------------------------------------------------------- research
+
+
+Workers = Annotated[int | None, typer.Option("--workers", help="processes; as many as there are cores by default")]
+PageOut = Annotated[Path | None, typer.Option("--report", help="write an HTML page with pictures here")]
+Tolerance = Annotated[
+    str | None, typer.Option("--tolerance", help="risk aversion in words: '1 per 2000 of std' pays 1 to be rid of 2000")
+]
+
+
+@app.command()
+def compare(
+    config: ConfigPath,
+    policies: Annotated[
+        str | None, typer.Option("--policies", help="all, or names of accounts and kinds between commas")
+    ] = None,
+    scenarios: Annotated[
+        str | None,
+        typer.Option("--scenarios", help="gbm, merton, heston, bates or bootstrap; recorded prices by default"),
+    ] = None,
+    paths: Annotated[int | None, typer.Option("--paths", help="simulated paths")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="of the paths that policies are scored on")] = None,
+    tune_seed: Annotated[int | None, typer.Option("--tune-seed", help="of the paths that widths are tuned on")] = None,
+    dates: Annotated[int | None, typer.Option("--dates", help="decisions until the last expiry, simulated")] = None,
+    tolerance: Tolerance = None,
+    workers: Workers = None,
+    report: PageOut = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare hedging policies on the same prices: cost, risk, worth, each with its error."""
+    from bot.app import compare as comparing  # noqa: PLC0415
+    from bot.app import terminal  # noqa: PLC0415
+    from bot.app.lab_problem import parse_tolerance  # noqa: PLC0415
+
+    loaded = _load(config)
+    known = ("gbm", "merton", "heston", "bates", "bootstrap")
+    if scenarios is not None and scenarios not in known:
+        raise ConfigError(f"--scenarios: expected one of {', '.join(known)}, found {scenarios!r}")
+    with terminal.progress(loaded, quiet=as_json) as step:
+        document = comparing.compare(
+            loaded,
+            policies=[name.strip() for name in (policies or "").split(",") if name.strip()],
+            world=scenarios,  # type: ignore[arg-type]  # checked against the words it may be just above
+            paths=paths,
+            seed=seed,
+            tune_seed=tune_seed,
+            dates=dates,
+            aversion=None if tolerance is None else parse_tolerance(tolerance),
+            workers=_cores() if workers is None else workers,
+            full=report is not None,
+            progress=step,
+        )
+    if report is not None:
+        from bot.app import report_policies  # noqa: PLC0415
+
+        report_policies.write_page(report_policies.comparison_page(document), report)
+    if as_json:
+        _print_json(document)
+        return
+    terminal.show(comparing.render(document))
+    if report is not None:
+        terminal.say(f"report: {report}")
+
+
+@app.command()
+def sweep(
+    config: ConfigPath,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="key=value,value: every combination is run")] = None,
+    draws: Annotated[
+        list[str] | None, typer.Option("--random", help="key=lo..hi, with :log or :whole at its end")
+    ] = None,
+    points: Annotated[int | None, typer.Option("--points", help="draws of --random")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="of those draws")] = None,
+    workers: Workers = None,
+    dask: Annotated[str | None, typer.Option("--dask", help="a Dask scheduler's address, or local")] = None,
+    account: Annotated[str, typer.Option("--account", help="whose figures are shown")] = "dynamic",
+    out: Annotated[Path | None, typer.Option("--out", help="the folder of results; beside the runs by default")] = None,
+    report: PageOut = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a config at many points of its own keys, each a real backtest; run it again to go on where it was stopped."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from bot.app import sweeping, terminal  # noqa: PLC0415
+
+    loaded = _load(config)
+    asked = sweeping.points_of(
+        loaded,
+        sets=sweeping.parse_grid(sets or []),
+        draws=sweeping.parse_random(draws or []),
+        count=points,
+        seed=seed,
+    )
+    with sweeping.bar_of(loaded.name, quiet=as_json, console=Console(file=sys.stderr)) as told:
+        document, folder = sweeping.run_sweep(loaded, asked, folder=out, workers=workers, dask=dask, progress=told)
+    if report is not None:
+        from bot.app import report_policies  # noqa: PLC0415
+
+        report_policies.write_page(report_policies.sweep_page(document, account), report)
+    if as_json:
+        _print_json(document)
+    else:
+        for part in sweeping.render(document, account):
+            terminal.show(part)
+        terminal.say(f"results: {folder / sweeping.RESULTS}, {folder / sweeping.TABLE}")
+        if report is not None:
+            terminal.say(f"report: {report}")
+    if any(row["fault"] for row in document["points"]):
+        raise typer.Exit(3)
+
+
+@app.command()
+def advise(
+    config: ConfigPath,
+    tolerance: Tolerance = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="an instant with its zone; the session's first by default")
+    ] = None,
+    paths: Annotated[int | None, typer.Option("--paths", help="simulated paths behind cost and risk")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="of those paths")] = None,
+    dates: Annotated[int | None, typer.Option("--dates", help="decisions until the last expiry")] = None,
+    workers: Workers = None,
+    report: PageOut = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how to hedge this book at these costs and this vol: the policy, its band today, cost and risk until expiry."""
+    from bot.app import advise as advising  # noqa: PLC0415
+    from bot.app import terminal  # noqa: PLC0415
+    from bot.app.lab_problem import parse_tolerance  # noqa: PLC0415
+
+    document = advising.advise(
+        _load(config),
+        aversion=None if tolerance is None else parse_tolerance(tolerance),
+        at=None if at is None else _instant(at, "--at"),
+        paths=paths,
+        seed=seed,
+        dates=dates,
+        workers=_cores() if workers is None else workers,
+        full=report is not None,
+    )
+    if report is not None:
+        from bot.app import report_policies  # noqa: PLC0415
+
+        report_policies.write_page(report_policies.advice_page(document), report)
+    if as_json:
+        _print_json(document)
+        return
+    terminal.show(advising.render(document))
+    if report is not None:
+        terminal.say(f"report: {report}")
+
+
+def _cores() -> int:
+    from bot.lab.sweep import usable_cores  # noqa: PLC0415
+
+    return usable_cores()
+
+
 # --------------------------------------------------------------------------- looking
 
 

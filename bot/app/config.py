@@ -33,6 +33,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from bot.app.config_broker import BrokerConfig, Commission, Limits, PaperBroker, PluginBroker
 from bot.app.config_feeds import DatasetFeed, FeedConfig, PluginFeed, ReplayFeed, SyntheticFeed
+from bot.app.config_lab import LAB_TABLES, AdviseTable, CompareTable, SweepTable
 from bot.app.config_parts import (
     BUILT_IN,
     DATA_ROOT,
@@ -178,6 +179,9 @@ class Config(Section):
     storage: Storage = Field(default_factory=Storage, description="where records go")
     alarms: Alarms = Field(default_factory=Alarms, description="when a person should look")
     secrets: Secrets = Field(default_factory=Secrets, description="names of secrets, never their values")
+    compare: CompareTable | None = Field(default=None, description="what `evenkeel compare` compares, and on what")
+    sweep: SweepTable | None = Field(default=None, description="what `evenkeel sweep` runs over")
+    advise: AdviseTable | None = Field(default=None, description="how `evenkeel advise` weighs cost against risk")
 
     _path: Path = PrivateAttr(default=Path())
     _secrets: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
@@ -582,8 +586,8 @@ def config_hash(config: Config) -> str:
     """The sha256 of what the run depends on, in hexadecimal.
 
     Taken over canonical JSON of all resolved keys, with every file by name and the book's and marks' by their bytes, so
-    that neither a folder's place, nor comments, nor a default written out change it. Secrets, the data root and the
-    runs folder are left out; the data itself is pinned by the tape's digests.
+    that neither a folder's place, nor comments, nor a default written out change it. Secrets, the data root, the runs
+    folder and the tables of the research verbs are left out; the data itself is pinned by the tape's digests.
     """
     text = json.dumps(_canonical(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -592,7 +596,8 @@ def config_hash(config: Config) -> str:
 def _canonical(config: Config) -> dict[str, Any]:
     tree = {name: _canon(getattr(config, name)) for name in Config.model_fields}
     tree["storage"] = {"durability": config.storage.durability}
-    del tree["secrets"]
+    for name in ("secrets", *LAB_TABLES):
+        del tree[name]
     if config.book.file is not None:
         tree["book"]["file"] = _digest(config.book.file)
     if config.pricing.marks_file is not None:
