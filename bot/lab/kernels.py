@@ -7,16 +7,14 @@ in any block, thread and x86-64 processor. Kernels hold no lock, so blocks run s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.pricing.kernels import PHI_0, deviations, exp_product, exp_sum, tail_ratio
-
-F = TypeVar("F", bound=Callable[..., Any])
+from bot.pricing.compiler import compiled_free as compiled
+from bot.pricing.elementary import PHI_0, deviations, exp_product, exp_sum, tail_ratio
 
 BLOCK: Final = 8192
 """Paths of a block. A policy's state is one flat array of rows so long, whose constant offsets overlap nothing."""
@@ -35,11 +33,6 @@ _f64: Final = numba.types.float64
 _bool: Final = numba.types.boolean
 _IN: Final = numba.types.Array(_f64, 1, "C", readonly=True)
 _OUT: Final = numba.types.Array(_f64, 1, "C")
-
-
-def compiled(signature: Any) -> Callable[[F], F]:
-    """A decorator to machine code with one explicit signature, kept in numba's cache, run without the interpreter's lock."""
-    return cast("Callable[[F], F]", numba.njit(signature, cache=True, error_model="numpy", nogil=True))
 
 
 @compiled(numba.types.void(_IN, *(_f64,) * 6, *(_OUT,) * 5))

@@ -157,8 +157,9 @@ def implied_vol(
 
 def warmup() -> None:
     """Load (on a new host: compile) the kernels, so that none compiles on the first tick."""
-    price(100.0, 100.0, 1.0, 0.2, rate=0.05, cp=-1)
-    value(100.0, 100.0, 1.0, 0.2, rate=0.05, cp=-1)
+    with black.without_collection():
+        price(100.0, 100.0, 1.0, 0.2, rate=0.05, cp=-1)
+        value(100.0, 100.0, 1.0, 0.2, rate=0.05, cp=-1)
 
 
 class _Rows:

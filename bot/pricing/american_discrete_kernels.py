@@ -9,7 +9,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.pricing.kernels import compiled
+from bot.pricing.compiler import compiled
+from bot.pricing.elementary import exp_sum, log_quotient
 
 Array = NDArray[np.float64]
 
@@ -69,17 +70,17 @@ def grid_price(  # noqa: PLR0915  one march through time; its arrays are its sta
     held_now = 0.0
     if escrowed:
         for j in range(times.shape[0]):
-            held_now += amounts[j] * math.exp(-r * times[j])
+            held_now += amounts[j] * exp_sum(-r * times[j], 0.0)
     start = spot - held_now
     n = 2 * half + 1
-    x_mid = math.log(start)
+    x_mid = log_quotient(start, 1.0)
     drift = r - q - 0.5 * vol * vol
-    reach = WIDTH * vol * math.sqrt(tau) + abs(drift) * tau + abs(math.log(start / strike))
+    reach = WIDTH * vol * math.sqrt(tau) + abs(drift) * tau + abs(log_quotient(start, strike))
     dx = reach / half
     x_0 = x_mid - half * dx
     spots = np.empty(n)
     for i in range(n):
-        spots[i] = math.exp(x_0 + i * dx)
+        spots[i] = exp_sum(x_0 + i * dx, 0.0)
     V = np.empty(n)
     exercise = np.empty(n)
     lam = np.zeros(n)
@@ -89,11 +90,11 @@ def grid_price(  # noqa: PLR0915  one march through time; its arrays are its sta
     for i in range(n):
         V[i] = max(cp * (spots[i] - strike), 0.0)
     # the node at the kink takes its cell's mean, so that the strike's place among the nodes does not show in the price
-    kink = math.log(strike)
+    kink = log_quotient(strike, 1.0)
     at_kink = min(max(int((kink - x_0) / dx + 0.5), 0), n - 1)
     edge = x_0 + at_kink * dx + 0.5 * cp * dx
     if cp * (edge - kink) > 0.0:
-        V[at_kink] = cp * (math.exp(edge) - strike - strike * (edge - kink)) * cp / dx
+        V[at_kink] = cp * (exp_sum(edge, 0.0) - strike - strike * (edge - kink)) * cp / dx
     variance = vol * vol
     down = 0.5 * variance / (dx * dx) - 0.5 * drift / dx
     up = 0.5 * variance / (dx * dx) + 0.5 * drift / dx
@@ -120,7 +121,7 @@ def grid_price(  # noqa: PLR0915  one march through time; its arrays are its sta
             held = 0.0
             if escrowed:
                 for j in range(segment, times.shape[0]):
-                    held += amounts[j] * math.exp(-r * max(times[j] - clock, 0.0))
+                    held += amounts[j] * exp_sum(-r * max(times[j] - clock, 0.0), 0.0)
             for i in range(n):
                 exercise[i] = cp * (spots[i] + held - strike) if american else -1e300
             explicit = (1.0 - theta) * dt
@@ -128,14 +129,16 @@ def grid_price(  # noqa: PLR0915  one march through time; its arrays are its sta
                 rhs[i] = V[i] + explicit * (down * V[i - 1] + mid * V[i] + up * V[i + 1]) + dt * lam[i]
             age = tau - clock
             # far ends: worth exercise, or the forward's payoff discounted
-            low = cp * (spots[0] * math.exp(-q * age) - strike * math.exp(-r * age))
-            high = cp * (spots[n - 1] * math.exp(-q * age) - strike * math.exp(-r * age))
+            low = cp * (spots[0] * exp_sum(-q * age, 0.0) - strike * exp_sum(-r * age, 0.0))
+            high = cp * (spots[n - 1] * exp_sum(-q * age, 0.0) - strike * exp_sum(-r * age, 0.0))
             if not escrowed:
                 for j in range(segment, times.shape[0]):
-                    paid = cp * amounts[j] * math.exp(-r * (times[j] - clock))
+                    paid = cp * amounts[j] * exp_sum(-r * (times[j] - clock), 0.0)
                     high -= paid
                     low = (
-                        low - paid if cp > 0.0 else low + min(amounts[j], spots[0]) * math.exp(-r * (times[j] - clock))
+                        low - paid
+                        if cp > 0.0
+                        else low + min(amounts[j], spots[0]) * exp_sum(-r * (times[j] - clock), 0.0)
                     )
             V_low = max(low, 0.0, exercise[0])
             V_high = max(high, 0.0, exercise[n - 1])
@@ -166,14 +169,14 @@ def grid_price(  # noqa: PLR0915  one march through time; its arrays are its sta
             if escrowed and american:
                 held = 0.0
                 for j in range(segment - 1, times.shape[0]):
-                    held += amounts[j] * math.exp(-r * (times[j] - left))
+                    held += amounts[j] * exp_sum(-r * (times[j] - left), 0.0)
                 for i in range(n):
                     V[i] = max(V[i], cp * (spots[i] + held - strike))
             if not escrowed:
                 amount = amounts[segment - 1]
                 for i in range(n):
                     after = spots[i] - amount
-                    shifted[i] = value_at(V, x_0, dx, math.log(after)) if after > spots[0] else V[0]
+                    shifted[i] = value_at(V, x_0, dx, log_quotient(after, 1.0)) if after > spots[0] else V[0]
                 for i in range(n):
                     V[i] = max(shifted[i], cp * (spots[i] - strike)) if american else shifted[i]
     slope = (V[half + 1] - V[half - 1]) / (2.0 * dx)

@@ -15,23 +15,23 @@ by Newton with the full Jacobian, on few nodes first and then on all; the same f
 derivatives by vol, r and q, which the Greeks need.
 
 Every inner loop runs over the rows of a block, one row a lane, without branches, so that it becomes vector code of any
-width with the same bits in each lane, in a lone row and on any x86-64 processor: see `kernels`. Columns of a block lie at
+width with the same bits in each lane, in a lone row and on any x86-64 processor: see `elementary`. Columns of a block lie at
 constant offsets of one array, which tells the compiler that they do not overlap. The readable twin is `american_by_numpy`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final, TypeVar, cast
+from typing import Final
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.pricing.kernels import PHI_0, clipped, compiled, exp_sum, inlined, log_quotient, tail_ratio, two_tail_ratios
+from bot.pricing.compiler import compiled, inlined, part
+from bot.pricing.elementary import PHI_0, clipped, exp_sum, log_quotient, tail_ratio, two_tail_ratios
 
 Array = NDArray[np.float64]
-F = TypeVar("F")
 
 LANES: Final = 32
 """Rows abreast: enough to pay for the overhead of a loop, few enough that a block's Jacobians stay near the processor."""
@@ -63,11 +63,6 @@ _i64: Final = numba.types.int64
 _TABLE_IN: Final = numba.types.Array(_f64, 2, "C", readonly=True)
 _IN: Final = numba.types.Array(_f64, 1, "C", readonly=True)
 _TABLE: Final = numba.types.Array(_f64, 2, "C")
-
-
-def part(function: F) -> F:
-    """A piece of `put_rows`: compiled with it, never alone."""
-    return cast("F", numba.njit(function, error_model="numpy"))
 
 
 @part

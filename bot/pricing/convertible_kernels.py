@@ -14,8 +14,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bot.pricing.compiler import compiled, inlined
 from bot.pricing.convertible_plan import CALL, CLAIM, COUPON, DAMPED, DIVIDEND, DT, PUT, RATIO, TRIGGER
-from bot.pricing.kernels import compiled, exp_sum, inlined, log_quotient
+from bot.pricing.elementary import exp_sum, log_quotient
 
 Array = NDArray[np.float64]
 

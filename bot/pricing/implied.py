@@ -18,15 +18,17 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bot.pricing.black import Array, column, in_chunks, log_ratio
+from bot.pricing.black import Array, column, in_chunks, log_ratio, without_collection
 from bot.pricing.status import Status
 
-QuoteKernel: TypeAlias = Callable[[float, float, float, float, float, float], tuple[float, int]]
+QuoteKernel: TypeAlias = Callable[[float, float, float, float, float, float], float]
 
 _SCALARS: Final = frozenset({float, int, np.float64, np.int64})
 _as_scalar: Final[Any] = np.float64
 _CODES: Final[Any] = tuple(np.int8(code) for code in Status)
-_type: Final[Any] = type
+_OK: Final[Any] = _CODES[Status.OK]
+_float: Final[Any] = float
+_int: Final[Any] = int
 _named: Final[Any] = tuple.__new__
 
 
@@ -61,24 +63,31 @@ def vol(
     are OK, BELOW_INTRINSIC (a negative price too), AT_INTRINSIC, ABOVE_BOUND, EXPIRED (tau <= 0), NOT_FINITE,
     OUT_OF_DOMAIN. ValueError when shapes do not broadcast.
     """
-    float_but_side = float is _type(price) is _type(forward) is _type(strike) is _type(tau) is _type(discount)
-    if float_but_side and _type(cp) in _SCALARS:
-        found, code = _kernel_of_one(price, forward, strike, tau, discount, cp)
-        named: ImpliedVol = _named(ImpliedVol, (_as_scalar(found), _CODES[code]))
-        return named
+    if (
+        price.__class__ is _float
+        and strike.__class__ is _float
+        and forward.__class__ is _float
+        and tau.__class__ is _float
+        and discount.__class__ is _float
+        and (cp.__class__ is _float or cp.__class__ is _int)
+    ):
+        found = _kernel_of_one(price, forward, strike, tau, discount, cp)
+        if found >= 0.0:
+            named: ImpliedVol = _named(ImpliedVol, (_as_scalar(found), _OK))
+            return named
     return _vol_of_rows((price, forward, strike, tau, discount, cp), threads)
 
 
 def _vol_of_rows(inputs: tuple[ArrayLike, ...], threads: int) -> ImpliedVol:
     """`vol` of anything but six floats; in a frame of its own, since one with a closure is slow to enter."""
     if all(type(value) in _SCALARS for value in inputs):
-        one, code = _kernel_of_one(*inputs)
-        return ImpliedVol(_as_scalar(one), _CODES[code])
-    from bot.pricing import kernels  # noqa: PLC0415  the compiler is imported by those who price, not by all who import us
+        found_one, code = _parted(_kernel_of_one(*inputs))
+        return ImpliedVol(_as_scalar(found_one), _CODES[code])
+    from bot.pricing import implied_kernels  # noqa: PLC0415  the compiler is imported by those who price
 
     given = [np.asarray(value, dtype=np.float64) for value in inputs]
     shape = np.broadcast_shapes(*(value.shape for value in given))
-    kernel: Callable[..., None] = kernels.implied_rows
+    kernel: Callable[..., None] = implied_kernels.implied_rows
     columns = [column(value, shape) for value in given]
     found = np.empty(math.prod(shape))
     status = np.empty(found.size, dtype=np.int8)
@@ -103,37 +112,42 @@ def vol_one(
     >>> round(found, 4), code
     (0.2006, 0)
     """
-    return _kernel_of_one(price, forward, strike, tau, discount, cp)
+    found = _kernel_of_one(price, forward, strike, tau, discount, cp)
+    return (found, 0) if found >= 0.0 else _parted(found)
 
 
-def _load_kernel(
-    price: float, forward: float, strike: float, tau: float, discount: float, cp: float
-) -> tuple[float, int]:
+def _parted(found: float) -> tuple[float, int]:
+    """(vol, status code) of what the kernel answers: a vol, or minus a code."""
+    return (found, 0) if found >= 0.0 else (math.nan, int(-found))
+
+
+def _load_kernel(price: float, forward: float, strike: float, tau: float, discount: float, cp: float) -> float:
     """The first call: loads the kernel, and stands aside for it in all later ones."""
     global _kernel_of_one  # noqa: PLW0603  a look-up through a cache would cost a third of the whole call
     _kernel_of_one = quote_kernel()
     return _kernel_of_one(price, forward, strike, tau, discount, cp)
 
 
-_kernel_of_one: Callable[..., tuple[float, int]] = _load_kernel
+_kernel_of_one: Callable[..., float] = _load_kernel
 
 
 @cache
 def quote_kernel() -> QuoteKernel:
-    """The compiled `(price, forward, strike, tau, discount, cp) -> (vol, status code)` of one quote, all by position.
+    """The compiled `(price, forward, strike, tau, discount, cp) -> vol` of one quote, or minus its status code.
 
-    What `vol_one` calls, without its frame and its defaults.
+    What `vol_one` calls, without its frame and its defaults: all by position.
     """
-    from bot.pricing import kernels  # noqa: PLC0415  as in vol
+    from bot.pricing import compiler, implied_kernels  # noqa: PLC0415  as in vol
 
-    kernel: QuoteKernel = kernels.without_dispatch(kernels.implied_one)
+    kernel: QuoteKernel = compiler.without_dispatch(implied_kernels.implied_one)
     return kernel
 
 
 def warmup() -> None:
     """Load (on a new host: compile) the kernels of this module, so that none compiles on the first tick."""
-    vol_one(4.0, 100.0, 100.0, 0.25)
-    vol([4.0], 100.0, 100.0, 0.25)
+    with without_collection():
+        vol_one(4.0, 100.0, 100.0, 0.25)
+        vol([4.0], 100.0, 100.0, 0.25)
 
 
 def vol_by_bisection(

@@ -12,7 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.pricing.kernels import EXPIRY, NS_PER_YEAR, STRIKE, VOL, WEIGHT, compiled, deviations, exp_sum
+from bot.pricing.compiler import compiled
+from bot.pricing.elementary import deviations, exp_sum
+from bot.pricing.kernels import EXPIRY, NS_PER_YEAR, STRIKE, VOL, WEIGHT
 
 LEAST: Final = 1e-200
 

@@ -108,7 +108,7 @@ def heston(
 
     Shape: dt scalar or (n_steps,). Errors: ValueError for a correlation outside [-1, 1].
     """
-    from bot.pricing import kernels  # noqa: PLC0415  the compiler is imported by those who price, not by all who import us
+    from bot.pricing import path_kernels as kernels  # noqa: PLC0415  the compiler is imported by those who draw
 
     steps, z_spot, z_variance = _heston_draws(rng, dt, n_steps, n_paths, correlation, antithetic)
     logs = np.empty((z_spot.shape[0], n_steps + 1))

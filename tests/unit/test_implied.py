@@ -226,19 +226,19 @@ def test_a_price_too_small_to_have_digits_has_no_vol() -> None:
 
 def test_rough_functions_are_as_rough_as_they_say() -> None:
     """The first step's logarithm is right to 7e-8, its normal tail to 8e-9 of itself."""
-    from bot.pricing import kernels  # noqa: PLC0415  the compiler
+    from bot.pricing import elementary, implied_kernels  # noqa: PLC0415  the compiler
 
     for q in (1e-290, 1e-9, 0.2, 0.70711, 0.999, 1.0, 1.41421, 3.0, 1e12):
-        assert abs(kernels.rough_log(q) - math.log(q)) <= 7e-8
+        assert abs(implied_kernels.rough_log(q) - math.log(q)) <= 7e-8
     for d in (0.0, 1e-3, 0.5, 2.0, 7.0, 30.0, 1e3, 1e6):
-        assert kernels.rough_tail_ratio(d) == pytest.approx(kernels.tail_ratio(d), rel=8e-9)
+        assert implied_kernels.rough_tail_ratio(d) == pytest.approx(elementary.tail_ratio(d), rel=8e-9)
 
 
 def test_the_cut_series_has_the_bits_of_the_whole_one() -> None:
     """Leaving out the terms that are too small to matter changes no bit."""
-    from bot.pricing import kernels  # noqa: PLC0415  the compiler
+    from bot.pricing import implied_kernels  # noqa: PLC0415  the compiler
 
     rng = np.random.default_rng(5)
     for t in np.exp(rng.uniform(np.log(1e-9), np.log(0.25), 3_000)).tolist():
         h = -float(rng.uniform(0.0, 1.0)) * min(0.5 / t, 40.0)
-        assert kernels.excess_series_cut(h, t) == kernels.excess_series(h, t), (h, t)
+        assert implied_kernels.excess_series_cut(h, t) == implied_kernels.excess_series(h, t), (h, t)
