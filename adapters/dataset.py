@@ -299,7 +299,7 @@ class DatasetFeed:
                     live.append((self._universe.index(item.id), item))
                     yield Reference(ts_recv=ts, what="listed", instrument=item.id, definition=item)
             yield self._prints(slice(row, row + 1))
-            live = [(i, item) for i, item in live if item.expiry > ts]
+            live = [(i, item) for i, item in live if item.expiry >= ts]
             if live and math.isfinite(vols[row]):
                 yield self._model_quotes(live, row, float(vols[row]))
 
@@ -336,7 +336,8 @@ class DatasetFeed:
         if not o.skew and not o.curvature:
             return level
         forward = spot * np.exp((o.rate - o.dividend) * tau)
-        z = np.clip(np.log(strike / forward) / (level * np.sqrt(tau)), -4.0, 4.0)
+        spread = level * np.sqrt(np.maximum(tau, 1e-9))
+        z = np.clip(np.log(strike / forward) / spread, -4.0, 4.0)
         return np.asarray(level * np.clip(1.0 + o.skew * z + o.curvature * z * z, 0.5, 3.0))
 
     def _model_quotes(self, live: Sequence[tuple[int, OptionContract]], row: int, vol: float) -> QuoteBatch:

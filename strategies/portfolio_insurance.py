@@ -264,7 +264,7 @@ class PortfolioInsurance:
         k = view.universe.index(self._instrument)
         market = view.market
         quoted = market.quote_ts(k)
-        value, ts = (market.mid(k), quoted) if quoted >= 0 else (market.last(k), market.last_ts(k))
+        value, ts = (market.mid(k), quoted) if quoted != -1 else (market.last(k), market.last_ts(k))
         if not value > 0.0:  # a withdrawn or crossed quote is NaN here
             return Price(math.nan, -1, f"no two-sided price of {self._instrument}")
         if self._stale_after is not None and view.now - ts > self._stale_after:

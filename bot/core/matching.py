@@ -109,14 +109,14 @@ def latest_price(market: MarketView, column: int) -> tuple[Decimal | None, Nanos
     """The newer of the last print and the middle of the quote (the quote on a tie), and when it was received."""
     quoted, printed = market.quote_ts(column), market.last_ts(column)
     bid, ask = market.bid(column), market.ask(column)
-    if quoted >= printed and bid <= ask:
+    if (quoted >= printed or printed == -1) and bid <= ask:
         return (decimal_of(float(bid)) + decimal_of(float(ask))) / 2, quoted
     return _price(market.last(column)), printed
 
 
 def fault_of(touch: Touch, now: Nanos, stale_after: Nanos | None) -> QuoteFault | None:
     """Why this touch fills nothing now, or None when it is good."""
-    if touch.ts < 0:
+    if touch.ts == -1:
         return "never_quoted"
     if touch.bid is None or touch.ask is None:
         return "one_sided"

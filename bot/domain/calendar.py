@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from bot.domain.units import NS_PER_DAY, NS_PER_YEAR, Nanos, Years, iso
 
 _EPOCH: Final = date(1970, 1, 1)
-_ALWAYS_UNTIL: Final = date(2262, 1, 1)  # int64 nanoseconds end in April 2262
+_ALWAYS_FROM: Final = date(1900, 1, 1)
+_ALWAYS_UNTIL: Final = date(2192, 1, 1)  # 292 years: so many nanoseconds of trading an int64 counts
 
 
 class Sessions(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True):
@@ -234,11 +235,11 @@ def sessions(
 
 @lru_cache(maxsize=1)
 def always_open() -> Sessions:
-    """The calendar "24/7": open from 1970 to 2261; a session is a UTC day and trading years are ACT/365."""
-    days = np.arange((_ALWAYS_UNTIL - _EPOCH).days, dtype=np.int64)
+    """The calendar "24/7": open from 1900 to 2191; a session is a UTC day and trading years are ACT/365."""
+    days = np.arange(_days(_ALWAYS_FROM), _days(_ALWAYS_UNTIL), dtype=np.int64)
     return sessions(
         "24/7",
-        first=_EPOCH,
+        first=_ALWAYS_FROM,
         last=_ALWAYS_UNTIL - timedelta(days=1),
         dates=days,
         opens=days * NS_PER_DAY,

@@ -374,12 +374,12 @@ class Account:
     def _check(self, order: Order) -> Refusal | None:
         instrument = self.universe.get(order.instrument)
         column = self.universe.index(order.instrument)
-        seen = max(self.marks.quote_times[column], self.marks.last_times[column])
+        seen = [ts for ts in (self.marks.quote_times[column], self.marks.last_times[column]) if ts != -1]
         price = self.marks.mid(column)
         view = limits.LimitView(
             instrument=instrument,
             price=price if not math.isnan(price) else self.marks.last(column),
-            quote_age_ns=None if seen < 0 else order.ts - seen,
+            quote_age_ns=order.ts - max(seen) if seen else None,
             held=self.ledger.book.quantity(order.instrument) + self._open_quantity(order.instrument),
             open_orders=len(self.open_ids),
             frozen=self.why_frozen(order.instrument),

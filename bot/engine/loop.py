@@ -54,6 +54,14 @@ STRATEGY: Final = 5
 END: Final = 8
 SAMPLE: Final = 9
 START: Final = 1
+NEVER: Final[Nanos] = -(1 << 62)
+"""The open instant before the first; series from before 1970 count downwards from 0."""
+SHORTEST_STRIDE: Final = 16
+LONGEST_STRIDE: Final = 4096
+"""Rows that are unpacked at once for a walk from quote to quote."""
+SHORT_LIVED: Final = 4
+LONGEST_PATIENCE: Final = 64
+"""Wakes that may pass before a strategy whose promises never last is asked again."""
 
 
 class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +131,7 @@ class Loop:
         self.ended_at: Nanos | None = None
         self.done = False
         self._ending = False
-        self._open_ts: Nanos = -1
+        self._open_ts: Nanos = NEVER
         self._dirty = 0
         self._tape_seen = 0
         self._heap: list[tuple[Nanos, int, int, Callable[[], None]]] = []
@@ -176,7 +184,7 @@ class Loop:
             return
         if ts < self._open_ts:
             raise EvenkeelError(f"the loop is at {iso(self._open_ts)} and was given an event of {iso(ts)}")
-        if self._open_ts >= 0 and not self._closed_early:
+        if self._open_ts != NEVER and not self._closed_early:
             self._close_instant()
         self._closed_early = False
         self._run_due(ts)
@@ -187,7 +195,7 @@ class Loop:
         if self.done:
             return
         last = self._open_ts
-        if last >= 0 and not self._closed_early:
+        if last != NEVER and not self._closed_early:
             self._close_instant()
         end = self.settings.end
         if not self.done and end is not None and self.started_at is not None:
@@ -210,7 +218,7 @@ class Loop:
 
     def close_open_instant(self) -> None:
         """Live: the inbox is drained, so the present instant is complete."""
-        if self._open_ts >= 0 and not self._closed_early:
+        if self._open_ts != NEVER and not self._closed_early:
             self._close_instant()
             self._closed_early = True
             self._run_due(self._open_ts + 1)

@@ -143,7 +143,7 @@ class Marks:
     def reference(self, instrument: int) -> QuoteRef | None:
         """The quote a decision sees now, None before the first."""
         ts = self.quote_times[instrument]
-        if ts < 0:
+        if ts == -1:
             return None
         bid, ask = self.bids[instrument], self.asks[instrument]
         return QuoteRef(None if math.isnan(bid) else bid, None if math.isnan(ask) else ask, ts)
