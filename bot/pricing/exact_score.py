@@ -20,7 +20,6 @@ import numpy as np
 
 from bot.pricing.black import Array
 from bot.pricing.exact import (
-    FINER,
     READABLE,
     STEEPEST,
     STEP_REACH,
@@ -44,6 +43,12 @@ REACHES: Final = 8
 """How often the holdings a rule can come to are widened by where it trades to from them."""
 RULE_COLUMNS: Final = 800
 """Columns at most on which a rule is scored: it has kinks that the optimum has not."""
+BETWEEN: Final = 128
+"""Holdings for which a payoff between two hedges is carried back."""
+MOST_LOTS: Final = 200
+"""More lots than this across what a rule can hold are scored as holdings of any size."""
+CASH: Final = 8
+"""How many times finer the rows are on which a payoff enters between hedges."""
 AROUND: Final = 3
 """Columns beyond a rule's own that its kinks and cubics look at."""
 SHARES: Final = (
@@ -84,9 +89,12 @@ def evaluate(
     """The certainty equivalent of a rule's loss, in currency; see `bot.pricing.exact.evaluate`."""
     rows = _coarse_rows(problem, rule)
     reach = _reach_of(problem, rows)
+    if problem.lot > 0.0 and (reach[1] - reach[0]) / problem.lot > MOST_LOTS:
+        problem = msgspec.structs.replace(problem, lot=0.0)
+        rows = _coarse_rows(problem, rule)
     hedged = [date for date, one in enumerate(rows) if not one.rests(reach)]
     if problem.lot == 0.0 and all(rows[date].is_point for date in hedged):
-        return _Chain(problem, rule, per_step=per_step).value(hedged)
+        return _Chain(problem, rule, hedged, per_step=per_step).value()
     if columns is None:
         columns = min(2 * columns_for(problem, reach[1] - reach[0]), RULE_COLUMNS)
     return _over_holdings(problem, rule, reach, per_step=per_step, columns=columns, steps=steps)
@@ -158,9 +166,7 @@ def _over_holdings(
     columns: int,
     steps: Steps | None,
 ) -> float:
-    whole_lots = problem.lot > 0.0 and (reach[1] - reach[0]) / problem.lot <= RULE_COLUMNS
-    shaped = problem if whole_lots else msgspec.structs.replace(problem, lot=0.0)
-    grid = make_grid(shaped, per_step=per_step, columns=columns, reach=reach)
+    grid = make_grid(problem, per_step=per_step, columns=columns, reach=reach)
     march = March(grid, compiled_steps() if steps is None else steps)
     decide = ruled if steps is READABLE else compiled_ruled()
     corridors = _Corridors(march)
@@ -306,18 +312,50 @@ def _crossing(edge: Array, j: int, held: float) -> float:
 # ------------------------------------------------------------------------------------------------ from hedge to hedge
 
 
+def _columns_between(y: Array) -> Array:
+    """Holdings evenly from the least to the greatest of y: no more than there are, or than BETWEEN. Shape: (columns,)."""
+    least, most = float(y.min()), float(y.max())
+    if most - least <= 1e-9:
+        return np.array([least, least + 1e-6, least + 2e-6, least + 3e-6])
+    return np.linspace(least, most, BETWEEN)
+
+
+def _at_columns(table: Array, columns: Array, y: Array) -> Array:
+    """Each row at its own holding, by the cubic through four columns. Shape: table (rows, columns), y (rows,)."""
+    place = (y - columns[0]) / (columns[1] - columns[0])
+    base = np.clip(place.astype(np.int64) - 1, 0, columns.size - 4)
+    u = place - base
+    row = np.arange(y.size)
+    a, b, c, d = (table[row, base + i] for i in range(4))
+    return np.asarray(
+        a * ((u - 1.0) * (u - 2.0) * (3.0 - u)) / 6.0
+        + b * (u * (u - 2.0) * (u - 3.0)) / 2.0
+        + c * (u * (u - 1.0) * (3.0 - u)) / 2.0
+        + d * (u * (u - 1.0) * (u - 2.0)) / 6.0
+    )
+
+
+def _wide_rows(grid: Grid, hedged: list[int]) -> Grid:
+    """The grid with as many rows in the shortest step there is, from hedge to hedge or payoff, as it had in a date's."""
+    ends = np.unique([0, *hedged, *grid.payoffs, grid.dates])
+    gap = grid.step / grid.per_step * math.sqrt(float(np.diff(ends).min()))
+    half = math.ceil(float(grid.x[-1]) / gap)
+    x: Array = np.asarray(np.arange(-half, half + 1) * gap, dtype=np.float64)
+    return grid._replace(x=x, S=np.exp(x))
+
+
 class _Chain:
     """The cost-to-go of a rule that hedges exactly at some dates, over log prices alone; law: y is the last hedge's."""
 
-    def __init__(self, problem: Problem, rule: RuleOf, *, per_step: int | None) -> None:
-        self.problem, self.rule = problem, rule
-        self.grid = make_grid(problem, per_step=per_step, columns=8)
-        self.gap = self.grid.step / self.grid.per_step
+    def __init__(self, problem: Problem, rule: RuleOf, hedged: list[int], *, per_step: int | None) -> None:
+        self.problem, self.rule, self.hedged = problem, rule, hedged
+        self.grid = _wide_rows(make_grid(problem, per_step=per_step, columns=8), hedged)
+        self.gap = float(self.grid.x[1] - self.grid.x[0])
         self.move = compiled_steps()
 
-    def value(self, hedged: list[int]) -> float:
+    def value(self) -> float:
         """J_0 at the spot and no holding, in currency, of hedges at these dates."""
-        grid = self.grid
+        grid, hedged = self.grid, self.hedged
         later, V = grid.dates, np.zeros(grid.x.size)
         for date in reversed(hedged):
             x = grid.x if date else np.zeros(1)
@@ -341,18 +379,19 @@ class _Chain:
         stops = [d for d in self.grid.payoffs if date < d < later]
         if not stops:
             return self._in_one(V, date, later, x, y)
+        held = _columns_between(y)
         J = None
         for stop in sorted(stops, reverse=True):
-            J = self._table(V if J is None else J, stop, later, y, ends=J is None)
+            J = self._table(V if J is None else J, stop, later, held, ends=J is None)
             later = stop
         assert J is not None
-        table = self._table(J, date, later, y, ends=False)
+        table = self._table(J, date, later, held, ends=False)
         rows = np.rint((x - self.grid.x[0]) / self.gap).astype(np.int64)
-        return np.asarray(table[rows, np.arange(y.size)])
+        return _at_columns(table[rows], held, y)
 
     def _in_one(self, V: Array, date: int, later: int, x: Array, y: Array) -> Array:
         """The same where nothing falls due between."""
-        finer = FINER if later in self.grid.payoffs else 1
+        finer = CASH if later in self.grid.payoffs else 1
         s, per, pad = self._reach(later - date)
         wide, S = self._wider(pad, finer)
         cash, turn = self._at_end(V, later, wide, S, pad, finer)
@@ -378,7 +417,7 @@ class _Chain:
     def _table(self, J: Array, date: int, later: int, y: Array, *, ends: bool) -> Array:
         """J at `date` on all rows for each of the holdings y, from V at the next hedge (`ends`) or from such a table."""
         grid = self.grid
-        finer = FINER if later in grid.payoffs else 1
+        finer = CASH if later in grid.payoffs else 1
         s, per, pad = self._reach(later - date)
         x, S = self._wider(pad, finer)
         if ends:
@@ -400,7 +439,7 @@ class _Chain:
     def _reach(self, dates: int) -> tuple[float, float, int]:
         """(deviation, rows in it, rows beyond either end) of so many dates."""
         s = self.grid.step * math.sqrt(dates)
-        per = self.grid.per_step * math.sqrt(dates)
+        per = s / self.gap
         return s, per, math.ceil((STEP_REACH + 0.5 * s) * per)
 
     def _wider(self, pad: int, finer: int) -> tuple[Array, Array]:
