@@ -14,7 +14,7 @@ import msgspec
 from bot.core.events import Alarm, Evidence, Target, TargetLine
 from bot.core.hedge_cost import EstimatedHedge
 from bot.core.ports import Band, BandInput, Hedge, HedgePlan, HedgePolicy, LegInput, StrategyView
-from bot.core.quiet import UNTIL_TIMER, QuietBox
+from bot.core.quiet import ANY_PRICE, FOREVER, UNTIL_TIMER, QuietBox
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
 from bot.domain.units import NS_PER_MINUTE, Nanos
@@ -163,6 +163,7 @@ class DeltaHedger:
         self._prepare: Callable[[HedgePlan], HedgePolicy] | None = None
         self._needs_terms = self._bounded = self._needs_legs = False
         self._needs_ticks: bool = getattr(policy, "needs_ticks", True)
+        self._slack: Callable[[float, float, float], float] | None = None
         self._states: list[_State] = []
         self._started: Nanos = 0
         self._look_again: Nanos = -1
@@ -197,6 +198,7 @@ class DeltaHedger:
         self._bounded = getattr(policy, "bounded", False)
         shapes = getattr(policy, "leg_deltas", None) is not None
         self._needs_legs = shapes or self._needs_terms or self._bounded or self._prepare is not None
+        self._slack = None if self._needs_legs else getattr(policy, "slack", None)
 
     def wake(self, view: StrategyView) -> Sequence[Target]:
         """A quote moved: hedge whatever left its band."""
@@ -221,8 +223,44 @@ class DeltaHedger:
         return targets
 
     def quiet(self, view: StrategyView) -> QuietBox | None:
-        """A rule that looks at the clock only is never woken by quotes."""
-        return None if self._needs_ticks else UNTIL_TIMER
+        """A rule that looks at the clock only is never woken by quotes; one that can say how far the net delta may still
+        move sleeps while the price stays where it cannot have moved so far."""
+        if not self._needs_ticks:
+            return UNTIL_TIMER
+        if self._slack is None:
+            return None
+        intervals: dict[int, tuple[float, float]] = {}
+        until = FOREVER
+        for state in self._states:
+            lasts = self._add_box(view, state, self._slack, intervals)
+            if not lasts:
+                return QuietBox(view.now)
+            until = min(until, lasts)
+        return QuietBox(until, intervals)
+
+    def _add_box(
+        self,
+        view: StrategyView,
+        state: _State,
+        slack_of: Callable[[float, float, float], float],
+        intervals: dict[int, tuple[float, float]],
+    ) -> Nanos:
+        """Add the prices at which nothing would be done on one underlying; the first instant not covered, 0 without any."""
+        underlying = state.hedge.underlying
+        delta, gamma = view.net_delta(underlying)
+        spot = view.market.mid(state.under)
+        if not state.plain or delta != delta or spot != spot:  # noqa: PLR0124  NaN tests
+            return 0
+        want = (state.hedge.target_delta - delta) / state.multiplier  # type: ignore[operator]  # plain: a number
+        slack = slack_of(want, view.exposure(state.instrument.id), state.multiplier)
+        if slack <= 0.0:
+            return 0
+        h, lasts = view.room(underlying, gamma, slack)
+        lo, hi = 2.0 * (spot - h), 2.0 * (spot + h)
+        known = intervals.get(state.under)
+        intervals[state.under] = (lo, hi) if known is None else (max(lo, known[0]), min(hi, known[1]))
+        intervals.setdefault(state.column, ANY_PRICE)
+        return view.now + lasts if h > 0.0 and lasts > 0 else 0
 
     def watches(self) -> Sequence[str]:
         """Underlyings and hedge instruments."""

@@ -340,6 +340,15 @@ class Glances(Protocol):
         """True only when `band` would hold `held` inside; False says nothing."""
 
 
+@runtime_checkable
+class Slackens(Protocol):
+    """Optional for a policy whose band depends on the net delta alone: it can say how far that may still move."""
+
+    def slack(self, want: float, held: float, per_contract: float) -> float:
+        """How far the net delta, in underlying units, may move either way before `band` asks for a trade; 0 or less: not
+        at all."""
+
+
 class UnderlyingRisk(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The options of a book on one underlying, in underlying units: what a hedger needs, or why it cannot be known."""
 
@@ -393,6 +402,10 @@ class StrategyView(Protocol):
 
     def risk(self, underlying: str) -> UnderlyingRisk:
         """The same with everything a decision record needs."""
+
+    def room(self, underlying: str, gamma: float, slack: float) -> tuple[float, Nanos]:
+        """How far the underlying's price may move either way, and how long, with the net delta moving by less than `slack`
+        for certain; (0, 0) when nothing can be promised. `gamma` is the one `net_delta` gave at this instant."""
 
     def chain(self, underlying: str) -> Chain:
         """The live contracts on an underlying with quotes, vols and unit Greeks at this instant."""

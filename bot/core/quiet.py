@@ -6,6 +6,7 @@ is before `until`, waking the owner would change nothing. An owner without a cer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -15,6 +16,8 @@ import msgspec
 from bot.domain.units import Nanos
 
 FOREVER: Final[Nanos] = 2**63 - 1
+ANY_PRICE: Final = (-math.inf, math.inf)
+"""The interval of an instrument that must be quoted on both sides, at whatever price."""
 
 
 class QuietBox(msgspec.Struct, frozen=True, gc=False):

@@ -109,6 +109,9 @@ class Slot:
         self.strategy = strategy
         self.box: QuietBox | None = None
         self.asks_for_box = False
+        self.asked_at = -(1 << 62)
+        self.haste = 1
+        self.patience = 0
         self.disabled = ""
         self.figures: Figures = {}
         self.view = View(account, strategy)
@@ -708,11 +711,7 @@ class View:
 
     def net_delta(self, underlying: str) -> tuple[float, float]:
         """Net delta and gamma of the book's options on an underlying, in underlying units; NaN when unknown."""
-        if self._version != self._account.ledger.version:
-            self._repack()
-        legs = self._legs.get(underlying)
-        if legs is None:
-            legs = self._pack(underlying)
+        legs = self._live_legs(underlying)
         valuation = self._account.valuation
         if self._can_be_stale and valuation.is_stale(underlying, self.now):
             return NAN, NAN
@@ -723,20 +722,16 @@ class View:
 
     def legs(self, underlying: str) -> LegInputs:
         """The legs behind `net_delta` one by one, for rules that shape deltas or solve the book; anew when it changes."""
-        if self._version != self._account.ledger.version:
-            self._repack()
+        packed = self._live_legs(underlying)
         known = self._leg_inputs.get(underlying)
         if known is None:
-            packed = self._legs.get(underlying) or self._pack(underlying)
             linear = self._linear.get(underlying, 0.0)
             known = self._leg_inputs[underlying] = LegInputs(packed, self._account.valuation, linear)
         return known
 
     def risk(self, underlying: str) -> UnderlyingRisk:
         """The same with everything a decision record needs."""
-        if self._version != self._account.ledger.version:
-            self._repack()
-        legs = self._legs.get(underlying) or self._pack(underlying)
+        legs = self._live_legs(underlying)
         valuation = self._account.valuation
         vol, vol_ts = valuation.oldest_vol(legs, self.now)
         return UnderlyingRisk(
@@ -749,6 +744,11 @@ class View:
             vols={i: float(legs.slice.vol[r]) for i, r in zip(legs.ids, legs.row, strict=True)},
             fault=valuation.faults(legs, self.now),
         )
+
+    def room(self, underlying: str, gamma: float, slack: float) -> tuple[float, Nanos]:
+        """How far the underlying's price may move, and how long, with the net delta moving by less than `slack`."""
+        legs = self._live_legs(underlying)
+        return self._account.valuation.room(legs, self.now, gamma, slack)
 
     def chain(self, underlying: str) -> Chain:
         """The live contracts on an underlying with quotes, vols and unit Greeks at this instant."""
@@ -834,6 +834,18 @@ class View:
         """The strategy follows other instruments now: pack anew."""
         self._traded = frozenset(self._strategy.trades())
         self._repack()
+
+    def _live_legs(self, underlying: str) -> Legs:
+        """The holding's legs that have not expired; packed anew when the holding changed or the first of them has."""
+        if self._version != self._account.ledger.version:
+            self._repack()
+        legs = self._legs.get(underlying)
+        if legs is None:
+            return self._pack(underlying)
+        if self.now < legs.first_expiry:
+            return legs
+        self._leg_inputs.pop(underlying, None)
+        return self._pack(underlying)
 
     def _repack(self) -> None:
         self._legs.clear()

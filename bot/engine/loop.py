@@ -34,7 +34,7 @@ from bot.core.events import (
     VenueEvent,
 )
 from bot.core.ports import Follows, Halts, HearsCorporate, HearsNotices, HoldsPositions, Reports
-from bot.core.quiet import FOREVER, UNTIL_TIMER
+from bot.core.quiet import FOREVER, UNTIL_TIMER, QuietBox
 from bot.domain import costs
 from bot.domain.book import PositionKey
 from bot.domain.instruments import ConvertibleBond, OptionContract, Spot, Universe, settlement_currency
@@ -46,6 +46,7 @@ from bot.engine.journal import Closed, Controlled, Fact, JournalWriter, Started
 from bot.engine.marks import NAN, Marks
 from bot.engine.outbox import Outbox
 from bot.engine.sampler import Sampler
+from bot.engine.scan import Fences, fences, scanner
 from bot.engine.tape import Tape
 from bot.engine.valuation import Valuation
 
@@ -145,6 +146,9 @@ class Loop:
         self._ready_report = ""
         self._unsettled: set[str] = set()
         self._closing: list[tuple[Slot, Sequence[Target]]] = []
+        self._fenced: list[QuietBox | None] = []
+        self._fences: Fences = fences((), len(universe))
+        self._scan = scanner()
         self._halted: set[str] = set()
         self._purging: set[tuple[str, str]] = set()
         for account in self.accounts:
@@ -250,13 +254,13 @@ class Loop:
             if self.done:
                 break
             if self._needs_every_instant():
-                i = self._walk(batch, i, base)
+                i = self._skip(batch, i) or self._walk(batch, i, base)
             else:
                 j = int(np.searchsorted(times, self._due(), side="right"))
                 j = max(j, i + 1)
                 self.marks.fold_quotes(batch, i, j)
                 self._open_ts = self.now = int(times[j - 1])
-                self._dirty = -1
+                self._dirty = 0  # nobody is woken by quotes yet: whoever starts now has seen these rows
                 i = j
         self._count_tape(feed, n, int(times[0]), int(times[-1]))
 
@@ -276,7 +280,9 @@ class Loop:
         dirty = self._dirty
         row = i
         columns = (batch.ts_recv, batch.instrument, batch.bid, batch.ask, batch.bid_size, batch.ask_size)
-        for ts, k, bid, ask, bid_size, ask_size in zip(*(c[i:].tolist() for c in columns), strict=True):
+        stop = i + self._stride  # a walk may end at any instant: what lies far ahead is not unpacked for it
+        self._stride = min(2 * self._stride, LONGEST_STRIDE)
+        for ts, k, bid, ask, bid_size, ask_size in zip(*(c[i:stop].tolist() for c in columns), strict=True):
             if ts != open_ts:
                 self._dirty = dirty
                 self._tape_seen = base + row
@@ -286,6 +292,10 @@ class Loop:
                 self._open_ts = open_ts = self.now = ts
                 dirty = 0
                 if self.done or not self._every_instant:
+                    return row
+                if self._is_quiet():
+                    self._dirty = 0
+                    self._stride = SHORTEST_STRIDE
                     return row
             bids[k] = bid
             asks[k] = ask
@@ -298,6 +308,37 @@ class Loop:
                 self._publish_quote(k, ts, bid, ask, bid_size, ask_size)
         self._dirty = dirty
         return row
+
+    def _is_quiet(self) -> bool:
+        """True when every strategy that quotes wake has a promise in force, and nobody else must see each quote."""
+        if self._has_open_orders or self.started_at is None or self.bus.watched(Quote):
+            return False
+        now = self.now
+        for _, slot in self._tick_slots:
+            box = slot.box
+            if box is None or box.until <= now:
+                return False
+        return bool(self._tick_slots)
+
+    def _skip(self, batch: QuoteBatch, i: int) -> int:
+        """Fold the rows from `i` on that no strategy need be woken for; the first row not taken, 0 when none was."""
+        if not self._is_quiet():
+            return 0
+        until = self._lay_fences()
+        j = self._scan(batch, i, self.marks, self._fences, min(until, self._due() + 1))
+        if j == i:
+            return 0
+        self._open_ts = self.now = int(batch.ts_recv[j - 1])
+        self._dirty = 0
+        return j
+
+    def _lay_fences(self) -> Nanos:
+        """Put the boxes in force into columns; the first instant not covered by all of them."""
+        boxes = [slot.box for _, slot in self._tick_slots]
+        if len(boxes) != len(self._fenced) or any(a is not b for a, b in zip(boxes, self._fenced, strict=False)):
+            self._fenced = boxes
+            self._fences = fences(boxes, len(self.universe))
+        return min(box.until for box in boxes if box is not None)
 
     def _take_trades(self, batch: TradeBatch, feed: str) -> None:
         base, n, i = self.tape.rows, len(batch), 0
@@ -623,8 +664,11 @@ class Loop:
                     break
             else:
                 return
+        slot.box = None  # left once, it promises nothing any more, wherever the price goes next
         view = slot.view
         view.now = now
+        if slot.patience:
+            slot.patience -= 1
         try:
             targets = slot.strategy.wake(view)
         except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
@@ -634,10 +678,15 @@ class Loop:
             self._settle(slot, targets)
         elif slot.account.pending:
             self._record()
-        if slot.asks_for_box and not slot.disabled:
+        if slot.asks_for_box and not slot.disabled and not slot.patience:
             self._ask_for_box(slot)
 
     def _ask_for_box(self, slot: Slot) -> None:
+        """Ask for a promise; one that lasted a few rows only is asked for more rarely: it costs as much as a look."""
+        lasted = self._tape_seen - slot.asked_at
+        slot.haste = min(2 * slot.haste, LONGEST_PATIENCE) if lasted < SHORT_LIVED + slot.haste else 1
+        slot.patience = slot.haste - 1
+        slot.asked_at = self._tape_seen
         try:
             slot.box = slot.strategy.quiet(slot.view)
         except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
@@ -717,6 +766,7 @@ class Loop:
     _has_open_orders = False
     _closed_early = False
     _every_instant = False
+    _stride = SHORTEST_STRIDE
 
     def _due(self) -> Nanos:
         due = self._next_remark
@@ -852,6 +902,7 @@ class Loop:
         if self.settings.end is not None:
             self._at(self.settings.end, END, self._end_session)
         self._at(now + self.settings.report_grid, SAMPLE, self._grid)
+        self._dirty = 0  # whoever began has seen the first re-mark
         self._refresh_due()
 
     def _open(self, account: Account, now: Nanos) -> None:

@@ -71,6 +71,10 @@ class Marks:
         self.quote_time_view[rows] = batch.ts_recv[start:stop]
         self.version += 1
 
+    def columns(self) -> tuple[NDArray[np.float64] | NDArray[np.int64], ...]:
+        """The columns of quotes, for a scan that writes them: bid, ask, their sizes, times. Shape: each (instruments,)."""
+        return self.bid_view, self.ask_view, self.bid_size_view, self.ask_size_view, self.quote_time_view
+
     def fold_trades(self, batch: TradeBatch, start: int, stop: int) -> None:
         """Take the prints [start, stop)."""
         rows = batch.instrument[start:stop]

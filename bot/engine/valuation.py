@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bot.core.errors import ConfigError
 from bot.core.events import Alarm, Corporate
 from bot.core.ports import Chain, VolInput
+from bot.core.quiet import FOREVER
 from bot.domain.calendar import Sessions
 from bot.domain.greeks import Greeks
 from bot.domain.instruments import ConvertibleBond, Future, OptionContract, Perpetual, Universe
@@ -34,6 +35,7 @@ from bot.engine.vol_sources import ForecastSettings
 from bot.pricing import black, implied
 from bot.pricing.american_discrete import DividendModel
 from bot.pricing.convertible_shelf import Shelf
+from bot.pricing.room import room_kernel
 from bot.pricing.status import Status
 from bot.pricing.surface import Surface
 
@@ -253,6 +255,7 @@ class Legs:
         self.quantity = np.array([q for _, q in held], dtype=np.float64)
         self.weight = self.quantity * slice_.multiplier[self.row] if held else np.empty(0)
         self.ids = [slice_.contracts[r].id for r, _ in held]
+        self.first_expiry: Nanos = int(slice_.expiry[self.row].min()) if held else FOREVER
         self.packed: Floats = np.empty((0, 5))
         self.packed_version = -1
         self.net: Callable[[float, Nanos], tuple[float, float]] = self._nothing
@@ -814,6 +817,30 @@ class Valuation:
             return delta * ratio, gamma * ratio * ratio
 
         return net_of_parity if parity else net
+
+    def room(self, legs: Legs, now: Nanos, gamma: float, slack: float) -> tuple[float, Nanos]:
+        """How far the price of the slice may move either way, and how long, with the delta of the legs moving by less than
+        `slack` for certain; (0, 0) when nothing can be promised.
+
+        Promised for European legs at vols that stand still on the calendar clock, priced from the underlying's own
+        quotes. Re-marks and changes of the holding end every promise.
+        """
+        s = legs.slice
+        if self.settings.pricer == "table" or s.has_early or s.smile_moves or not s.from_quotes:
+            return 0.0, 0
+        if not isinstance(s.clock, Act365):
+            return 0.0, 0
+        if not len(legs):
+            return math.inf, FOREVER - now
+        if legs.packed_version != s.vol_version:
+            legs.pack()
+        dividend = s.rate if s.on_future else s.dividend
+        spot = self.spot(s.underlying)
+        h, years = room_kernel()(spot, now - s.epoch, legs.packed, s.rate, dividend, gamma, slack)
+        last = FOREVER - now
+        if self.settings.stale_after is not None:
+            last = max(0, self.spot_ts(s.underlying) + self.settings.stale_after - now)
+        return h, min(int(years * NS_PER_YEAR), last)
 
     def _table_net(self, legs: Legs) -> Callable[[float, Nanos], tuple[float, float]]:
         weight = float(legs.weight.sum())

@@ -38,3 +38,7 @@ class DeltaBand:
     def stays(self, want: float, held: float, per_contract: float) -> bool:
         """True when |net delta| is inside the half width by more than rounding could take away."""
         return -self._sure < (want - held) * per_contract < self._sure
+
+    def slack(self, want: float, held: float, per_contract: float) -> float:
+        """The half width less what the net delta is off already, by more than rounding could take away."""
+        return self._sure - abs((want - held) * per_contract)
