@@ -214,7 +214,13 @@ def decide(
     """
     lots = _lots_of(candidates, len(limits))
     greeks = {c.instrument: c.greeks for c in candidates}
-    aims = [[max(share * limit, lot[end]) for limit, lot in zip(limits, lots, strict=True)] for end in (0, 1)]
+    aims = [
+        [
+            max(share * limit, lot[end]) if math.isfinite(limit) else limit
+            for limit, lot in zip(limits, lots, strict=True)
+        ]
+        for end in (0, 1)
+    ]
     aims.append([max(limit, 0.0) for limit in limits])
     values = covered.values()
     for aim in aims:
