@@ -8,7 +8,7 @@ until the last expiry come from simulated paths, with their errors. Nothing is s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -37,11 +37,12 @@ from bot.core.errors import ConfigError
 from bot.core.ports import BandInput, HedgePolicy
 from bot.domain.units import Nanos, iso
 from bot.pricing import exact
-from bot.pricing.exact import hedge_greeks
+from bot.pricing.black import Array
+from bot.pricing.exact import Rule, hedge_greeks
 from strategies.policies.delta_band import DeltaBand
-from strategies.policies.exact_band import ExactBand, problem_of_plan
+from strategies.policies.exact_band import ExactBand, PreparedExactBand, problem_of_plan
 from strategies.policies.fixed_interval import FixedInterval
-from strategies.policies.guarded_band import GuardedBand
+from strategies.policies.guarded_band import GuardedBand, rule_of
 from strategies.policies.no_hedge import NoHedge
 from strategies.policies.static_hedge import StaticHedge
 from strategies.policies.whalley_wilmott import WhalleyWilmott
@@ -51,7 +52,6 @@ Row: TypeAlias = dict[str, Any]
 
 SCHEMA: Final = 1
 EXACT: Final = "exact_band"
-ROWS_PER_STEP: Final = 2
 COLUMNS: Final = 200
 """The lattice of the scores, as `GuardedBand`'s."""
 
@@ -182,26 +182,48 @@ def interval_name(every: int) -> str:
 def lattice_scores(staged: Staged) -> list[Row]:
     """Every candidate's certainty equivalent without noise, the best first; `gap` from the daily hedge (0) to the optimum.
 
-    The exact band, the guards (none, static, fixed intervals of 1 to 126 dates) and the closed forms, on the book's own
-    plan. Units: the underlying's settlement currency, money of now.
+    The exact band, the guards (none, static, fixed intervals) and the closed forms, on the book's own plan. `above_optimum`
+    is from the optimum's own price, so that the exact band's is the lattice's error. Units: the settlement currency, money
+    of now.
     """
     assert staged.aversion is not None  # advise refuses to go on without one
     g, dates, plan = staged.aversion, staged.problem.dates, staged.plan
     problem = problem_of_plan(plan, risk_aversion=g, dates=dates)
     assert problem is not None  # a staged book has a live leg
-    closed: list[HedgePolicy] = [WhalleyWilmott(risk_aversion=g), Zakamouline(risk_aversion=g)]
+    ready = ExactBand(risk_aversion=g, dates=dates).prepared(plan)
+    assert isinstance(ready, PreparedExactBand) and ready.solution is not None  # there is a problem to solve
+    optimum = ready.solution.price
     widths = [DeltaBand(half_width=h) for h in half_widths(staged.problem)[1::2]]
-    own: list[HedgePolicy] = [ExactBand(risk_aversion=g, dates=dates), *closed, *widths]
-    scores = GuardedBand(risk_aversion=g, dates=dates, candidates=own).scores(plan)
-    every = staged.problem.daily_every
-    daily = exact.evaluate(problem, exact.interval_rule(problem, every), per_step=ROWS_PER_STEP, columns=COLUMNS)
-    optimum = scores[0].value
-    rows: dict[str, Row] = {}
-    names = [EXACT, "whalley_wilmott", "zakamouline", *(f"delta_band {w.half_width:g}" for w in widths)]
-    for score, name in zip(scores, [*names, *_guard_names(scores[len(names) :], staged)], strict=True):
-        gap = None if daily == optimum else (daily - score.value) / (daily - optimum) * 100.0
-        rows[name] = {"name": name, "ce": score.value, "above_optimum": score.value - optimum, "gap": known(gap)}
-    return sorted(rows.values(), key=lambda row: row["ce"])
+    closed: dict[str, HedgePolicy] = {
+        "whalley_wilmott": WhalleyWilmott(risk_aversion=g),
+        "zakamouline": Zakamouline(risk_aversion=g),
+        **{f"delta_band {width.half_width:g}": width for width in widths},
+    }
+    values = {EXACT: _value(problem, ready.solution.rule, otherwise=optimum)}
+    for name, policy in closed.items():
+        values[name] = _value(problem, rule_of(policy, plan, problem), otherwise=math.inf)
+    values = {name: value for name, value in values.items() if math.isfinite(value)}
+    guards = GuardedBand(risk_aversion=g, dates=dates, candidates=()).scores(plan)
+    values |= dict(zip(_guard_names(guards, staged), (guard.value for guard in guards), strict=True))
+    daily = exact.evaluate(problem, exact.interval_rule(problem, staged.problem.daily_every), columns=COLUMNS)
+    rows = [
+        {
+            "name": name,
+            "ce": value,
+            "above_optimum": value - optimum,
+            "gap": None if daily == optimum else known((daily - value) / (daily - optimum) * 100.0),
+        }
+        for name, value in values.items()
+    ]
+    return sorted(rows, key=lambda row: row["ce"])
+
+
+def _value(problem: exact.Problem, rule: Callable[[int, Array], Rule], *, otherwise: float) -> float:
+    """A rule's score without noise; `otherwise` where its bands are none (edges crossed or not numbers, at extreme aversions)."""
+    try:
+        return exact.evaluate(problem, rule, columns=COLUMNS)
+    except ValueError:
+        return otherwise
 
 
 def recommended(scores: Sequence[Row]) -> str:
@@ -214,11 +236,12 @@ def recommended(scores: Sequence[Row]) -> str:
 
 
 def _guard_names(scores: Sequence[Any], staged: Staged) -> list[str]:
-    names = []
-    for score in scores:
-        interval = getattr(score.policy, "interval", None)
-        names.append(score.name if interval is None else interval_name(round(interval / staged.problem.step)))
-    return names
+    """How the guards are called: none and static by name, intervals by their dates."""
+    step = staged.problem.step
+    return [
+        score.name if score.name in {"none", "static"} else interval_name(round(score.policy.interval / step))
+        for score in scores
+    ]
 
 
 def table_of(name: str, staged: Staged) -> str:
@@ -244,7 +267,6 @@ def band_now(staged: Staged, policy: HedgePolicy) -> Row:
     problem = staged.problem
     rule = policy.prepared(problem.plan()) if hasattr(policy, "prepared") else policy
     hedge, gamma = hedge_greeks(exact_problem(problem), 0, np.array([problem.spot]))
-    held = staged.linear - staged.target
     want = float(hedge[0])
     shaped = getattr(rule, "leg_deltas", None)
     if shaped is not None:
@@ -252,11 +274,22 @@ def band_now(staged: Staged, policy: HedgePolicy) -> Row:
 
         want = float(band_picture(rule, problem, spots=[problem.spot], dates=[0]).want[0][0])
     x = BandInput(
-        0, problem.spot, want, held, float(gamma[0]), problem.horizon, problem.vol, 0.0, 1.0, problem.cost, -1, math.nan
+        0,
+        problem.spot,
+        want,
+        staged.standing,
+        float(gamma[0]),
+        problem.horizon,
+        problem.vol,
+        0.0,
+        1.0,
+        problem.cost,
+        -1,
+        math.nan,
     )
     band = rule.band(x)
     edges = sorted((staged.contracts(float(band.lo)), staged.contracts(float(band.hi))))
-    now = staged.contracts(held)
+    now = staged.held
     target = now if edges[0] <= now <= edges[1] else min(max(now, edges[0]), edges[1])
     if band.to is not None and target != now:
         target = staged.contracts(float(band.to))

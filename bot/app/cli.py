@@ -334,7 +334,7 @@ def compare(
             dates=dates,
             aversion=None if tolerance is None else parse_tolerance(tolerance),
             workers=_cores() if workers is None else workers,
-            full=report is not None,
+            full=report is not None or (as_json and comparing.is_simulated(loaded, scenarios)),
             progress=step,
         )
     if report is not None:

@@ -64,8 +64,9 @@ def compare(
 ) -> Row:
     """The document of a comparison, ready for JSON. What is None is as [compare] says, else as its defaults.
 
-    `world` None and none configured: the recorded set. `full` adds what a report draws: for a recorded set the same
-    policies on simulated paths of the book it begins with. ConfigError for names, kinds and numbers that mean nothing.
+    `world` None and none configured: the recorded set. `full` adds what a report draws: frontiers, other worlds, bands, and
+    for a recorded set the same policies on simulated paths of the book it begins with. ConfigError for names, kinds and
+    numbers that mean nothing.
     """
     table = config.compare or CompareTable()
     told = chosen_aversion(config, aversion, table)
@@ -105,7 +106,7 @@ def compare(
     if kind is not None:
         if kind == "bootstrap":
             asked = asked._replace(returns=recorded_returns(config))
-        sections = [section(item, tables, config, asked, full=True) for item in staged]
+        sections = [section(item, tables, config, asked, full=full) for item in staged]
         found = {**head, "set": "simulated", "world": kind, "recorded": None, "sections": sections}
         found["fills"] = simulated_fills(config)
     else:
@@ -119,6 +120,11 @@ def compare(
     found["notes"] = notes
     found["verdict"] = verdict(found)
     return found
+
+
+def is_simulated(config: configs.Config, world: str | None) -> bool:
+    """True when a comparison draws its prices: by the command line, or by [compare]."""
+    return world is not None or (config.compare is not None and config.compare.scenarios is not None)
 
 
 def check_numbers(asked: Asked) -> None:

@@ -40,8 +40,9 @@ CATALOGUE: Final = (
 class Staged(msgspec.Struct, frozen=True, kw_only=True):
     """One underlying's book, market and costs at an instant, and what is needed to say bands in contracts.
 
-    `problem` is in underlying units and money of `now`; `plan` as the hedger's policies are given it. A hedge of h contracts
-    stands at `linear` + h x `per_contract` - `target` in the problem's units. `aversion` is in 1 / settlement currency.
+    `problem` is in underlying units and money of `now`; `plan` as the hedger's policies are given it. A holding of h hedge
+    contracts stands at `linear` + h x `per_contract` - `target` in the problem's units; `held` of them are held now, and
+    `linear` is what else of the underlying is. `aversion` is in 1 / settlement currency.
     """
 
     underlying: str
@@ -53,6 +54,7 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     plan: HedgePlan
     per_contract: float
     lot: float
+    held: float
     linear: float
     target: float
     aversion: float | None
@@ -64,6 +66,11 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     def growth(self) -> float:
         """exp(r T): what money of now is at the horizon; aversion per unit of money of now is greater by it."""
         return math.exp(self.plan.rate * self.problem.horizon)
+
+    @property
+    def standing(self) -> float:
+        """Where the book stands now in the problem's units: 0 is flat of everything but its options."""
+        return self.linear + self.held * self.per_contract - self.target
 
     def contracts(self, units: float) -> float:
         """A holding of the problem, in underlying units, as hedge contracts."""
@@ -209,9 +216,9 @@ def _staged(
             f"{instrument.id} stands in for {key} at beta {hedge.beta:g}: the basis between them is not simulated"
         )
     lot = hedge.lot if hedge.lot is not None else instrument.lot
-    linear = float(scene.positions.get(instrument.id, 0)) * per_contract
-    if instrument.id != key:
-        linear += float(scene.positions.get(key, 0)) * float(scene.universe.get(key).multiplier)
+    held = float(scene.positions.get(instrument.id, 0))
+    other = 0 if instrument.id == key else scene.positions.get(key, 0)
+    linear = float(other) * float(scene.universe.get(key).multiplier) if other else 0.0
     target = made.target_delta if not isinstance(made.target_delta, tuple) else sum(made.target_delta) / 2.0
     inputs = LegInputs(valuation.legs(key, dict(legs)), valuation, linear)
     plan = inputs.plan(
@@ -230,10 +237,11 @@ def _staged(
     own = None if aversion is None else aversion * float(rate or 1)
     if any(getattr(scene.universe.get(name), "style", "") == "american" for name in legs):
         notes.append("American options are taken for European ones: early exercise is neither simulated nor hedged")
-    if linear != target:
+    standing = linear + held * per_contract - target
+    if standing:
         notes.append(
-            f"the book stands at {linear - target:+,.6g} of {key} beside its options; the problem starts "
-            "flat of it, its band is moved by it"
+            f"the book stands at {standing:+,.6g} of {key} beside its options: simulated hedges start flat nonetheless, "
+            "the band today counts it"
         )
     return Staged(
         underlying=key,
@@ -245,6 +253,7 @@ def _staged(
         plan=plan,
         per_contract=per_contract,
         lot=0.0 if lot is None else float(lot),
+        held=held,
         linear=linear,
         target=float(target),
         aversion=own,
