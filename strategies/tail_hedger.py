@@ -542,7 +542,7 @@ class TailHedger:
         k = view.universe.index(instrument)
         bid, ask = view.market.bid(k), view.market.ask(k)
         age = view.now - view.market.quote_ts(k)
-        if (self._stale_after is not None and age > self._stale_after) or bid > ask:
+        if (self._stale_after is not None and age > self._stale_after) or not bid <= ask:
             return math.nan
         return bid if sell else ask
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 import sys
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapters.dataset import DatasetFeed, DatasetOptions, parse_closes, realised_vol
+from adapters.dataset import DatasetFeed, DatasetOptions, monthly_expiries, parse_closes, realised_vol
 from bot.core.errors import ConfigError, DataError, TooManyRefused
+from bot.core.events import Reference
 from bot.core.ports import BindsUniverse, Feed, ListsInstruments
 from bot.domain.instruments import Index, Instrument, OptionContract, Spot, Universe
 from bot.domain.market import QuoteBatch, TradeBatch
-from bot.domain.units import NS_PER_YEAR, parse_instant
+from bot.domain.units import NS_PER_DAY, NS_PER_YEAR, parse_instant
 from bot.pricing import black
 
 HEADER = "Date,Open,High,Low,Close,Adj Close,Volume\n"
@@ -200,3 +202,129 @@ def test_faults_of_the_settings_are_named() -> None:
             DatasetFeed(fault)
     with pytest.raises(DataError, match="INDEX:SPX"):
         DatasetFeed({}).bind(Universe([Spot(id="US:SPY")]))
+
+
+# --------------------------------------------------------------------------- a chain that rolls
+
+LONG = "".join(f"{d.month}/{d.day}/{d.year},1,1,1,{100 + 10 * math.sin(i / 9):.4f},1,1\n" for i, d in enumerate(
+    date(2008, 1, 1) + timedelta(days=k) for k in range(300) if (date(2008, 1, 1) + timedelta(days=k)).weekday() < 5
+))  # fmt: skip
+ROLLING = {"moneyness": (0.8, 0.9, 1.0), "listed": 100 * NS_PER_DAY, "strike_step": Decimal("0.5"), "relist": 0.05}
+
+
+async def roll(path: Path, **keys: Any) -> list[Any]:
+    options = {"file": str(path), "chain_vol": 0.2, "chain": ROLLING} | keys
+    feed = DatasetFeed(options)
+    feed.bind(Universe(feed.instruments("")))
+    async with feed:
+        return [event async for event in feed.events()]
+
+
+async def test_contracts_are_listed_at_a_close_with_strikes_from_that_close(tmp_path: Path) -> None:
+    """Every strike is a share of a close already printed that day, every expiry a third Friday within the listing time."""
+    path = tmp_path / "closes.csv"
+    path.write_text(HEADER + LONG, encoding="utf-8")
+    closes = parse_closes(path.read_bytes(), "long")
+    by_ts = dict(zip(closes.ts.tolist(), closes.close.tolist(), strict=True))
+    listed = [event for event in await roll(path) if isinstance(event, Reference)]
+    assert len(listed) > 30
+    for event in listed:
+        item = event.definition
+        assert isinstance(item, OptionContract)
+        shares = [round(by_ts[event.ts_recv] * m * 2) / 2 for m in (0.8, 0.9, 1.0)]
+        assert float(item.strike) in shares
+        assert 0 < item.expiry - event.ts_recv <= 100 * NS_PER_DAY
+        day = datetime.fromtimestamp(item.expiry / 1e9, UTC).date()
+        assert day.weekday() == 4 and 15 <= day.day <= 21
+
+
+async def test_what_is_listed_by_a_day_does_not_depend_on_what_comes_after(tmp_path: Path) -> None:
+    """A file cut off in the middle lists and quotes the same up to there."""
+    whole, cut = tmp_path / "whole.csv", tmp_path / "cut.csv"
+    whole.write_text(HEADER + LONG, encoding="utf-8")
+    cut.write_text(HEADER + "".join(LONG.splitlines(keepends=True)[:100]), encoding="utf-8")
+    short, long = await roll(cut, chain_vol="realised"), await roll(whole, chain_vol="realised")
+    assert len(short) < len(long)
+    end = max(event.ts_recv if isinstance(event, Reference) else int(event.ts_recv[-1]) for event in short)
+
+    def told(events: list[Any]) -> list[Any]:
+        found = []
+        for event in events:
+            if isinstance(event, Reference):
+                found.append((event.ts_recv, event.instrument))
+            elif isinstance(event, QuoteBatch):
+                found.append((int(event.ts_recv[0]), sorted(event.ask.tolist())))
+        return [item for item in found if item[0] <= end]
+
+    assert told(short) == told(long)
+
+
+async def test_a_listed_contract_is_told_beforehand_for_its_column_only(tmp_path: Path) -> None:
+    """Its id is among the instruments and among those listed later, and no quote of it comes before its listing."""
+    path = tmp_path / "closes.csv"
+    path.write_text(HEADER + LONG, encoding="utf-8")
+    feed = DatasetFeed({"file": str(path), "chain_vol": 0.2, "chain": ROLLING})
+    universe = Universe(feed.instruments(""))
+    later = set(feed.listed_later())
+    assert later == {item.id for item in universe if isinstance(item, OptionContract)}
+    seen: set[str] = set()
+    for event in await roll(path):
+        if isinstance(event, Reference):
+            seen.add(event.instrument)
+        elif isinstance(event, QuoteBatch):
+            assert {universe[int(k)].id for k in event.instrument} <= seen
+    assert seen == later
+
+
+async def test_the_smile_is_the_stated_assumption_and_the_vol_the_index_of_the_day(tmp_path: Path) -> None:
+    """Quotes lie around Black-Scholes at level (1 + skew z): the level is the index's last close by the day."""
+    path, levels = tmp_path / "closes.csv", tmp_path / "vix.csv"
+    path.write_text(HEADER + LONG, encoding="utf-8")
+    levels.write_text("DATE,OPEN,HIGH,LOW,CLOSE\n2008-01-02,1,1,1,30.0\n2008-01-04,1,1,1,40.0\n", encoding="utf-8")
+    keys = {
+        "chain_vol": "index",
+        "vol_file": str(levels),
+        "skew": -0.2,
+        "option_tick": Decimal("0.0001"),
+        "option_half_spread": 1,
+    }
+    events = await roll(path, **keys)
+    universe = Universe(DatasetFeed({"file": str(path), "chain": ROLLING, **keys}).instruments(""))
+    closes = parse_closes(path.read_bytes(), "long")
+    batches = {int(event.ts_recv[0]): event for event in events if isinstance(event, QuoteBatch)}
+    for row, level in ((1, 0.30), (2, 0.30), (3, 0.40), (50, 0.40)):
+        ts, spot = int(closes.ts[row]), float(closes.close[row])
+        batch = batches[ts]
+        for k, bid, ask in zip(batch.instrument.tolist(), batch.bid.tolist(), batch.ask.tolist(), strict=True):
+            item = universe[k]
+            assert isinstance(item, OptionContract)
+            tau = (item.expiry - ts) / NS_PER_YEAR
+            z = min(max(math.log(float(item.strike) / spot) / (level * math.sqrt(tau)), -4.0), 4.0)
+            price = float(black.bsm(spot, float(item.strike), tau, level * (1 - 0.2 * z), cp=-1).price)
+            assert abs(0.5 * (bid + ask) - price) <= 0.0002 or math.isnan(bid)
+
+
+@pytest.mark.parametrize(
+    ("keys", "word"),
+    [
+        ({"chain": {"moneyness": ()}}, "moneyness"),
+        ({"chain": {"listed": 1}}, "listed"),
+        ({"chain": {"relist": 0.0}}, "relist"),
+        ({"chain": {"strike_step": 0}}, "strike_step"),
+        ({"chain": {}, "chain_vol": None}, "chain_vol"),
+        ({"skew": 11.0}, "skew"),
+        ({"option_spread_share": 1.0}, "option_spread_share"),
+    ],
+)
+def test_a_chain_that_cannot_roll_is_refused(keys: dict[str, Any], word: str) -> None:
+    """Each fault is named."""
+    with pytest.raises(ConfigError, match=word):
+        DatasetFeed({"chain_vol": 0.2} | keys)
+
+
+def test_third_fridays_and_dates_of_another_csv(tmp_path: Path) -> None:
+    """A file of other columns may say year-month-day; expiries are the third Fridays of every month."""
+    found = parse_closes(b"rownames,Date,Close,x\n1,1950-01-03,16.66,0\n2,1950-01-04,16.85,0\n", "other")
+    assert found.close.tolist() == [16.66, 16.85]
+    days = monthly_expiries(parse_instant("1987-10-01T00:00:00Z"), parse_instant("1988-01-20T00:00:00Z"))
+    assert days == [date(1987, 10, 16), date(1987, 11, 20), date(1987, 12, 18), date(1988, 1, 15)]
