@@ -185,11 +185,20 @@ class Decision(NamedTuple):
     greeks: Mapping[str, tuple[float, ...]]
 
 
+def said(value: float, sign: str = "") -> str:
+    """An exposure in words: whole units from a thousand on, else four figures.
+
+    >>> said(-146079.7), said(4.4552, "+")
+    ('-146,080', '+4.455')
+    """
+    return f"{value:{sign},.0f}" if abs(value) >= 1000.0 else f"{value:{sign}.4g}"
+
+
 def worded(choice: Choice, decision: Decision, names: Sequence[str]) -> str:
     """One trade in words: what it moves, what it costs, and what all trades of the decision leave."""
     greeks = decision.greeks[choice.instrument]
-    moved = ", ".join(f"{n} {g * float(choice.trade):+,.4g}" for n, g in zip(names, greeks, strict=True) if g)
-    left = ", ".join(f"{n} {v:,.4g}" for n, v in zip(names, decision.choices.residual, strict=True))
+    moved = ", ".join(f"{n} {said(g * float(choice.trade), '+')}" for n, g in zip(names, greeks, strict=True) if g)
+    left = ", ".join(f"{n} {said(v)}" for n, v in zip(names, decision.choices.residual, strict=True))
     verb = "buy" if choice.trade > 0 else "sell"
     text = f"{verb} {abs(choice.trade)}: {moved}, for {choice.cost:,.2f}; all trades leave {left}"
     return text if decision.met else text + "; no whole lots meet the limits"
@@ -208,25 +217,20 @@ def decide(
 ) -> Decision:
     """The cheapest lots that bring gamma and every bucket inside the tightest aim that whole lots meet.
 
-    The aims tried, in turn: the larger of `share` of the limit and the smallest lot of a bucket; the same with its largest
-    lot; the limit. Where none can be met, the trades that the risk left is worth, weighed ever more.
+    The aims tried, in turn, never beyond the limit: the larger of `share` of the limit and the smallest lot of a bucket, the
+    same with its largest lot, the limit; then, not met, the lots where they exceed it. Where none can be met, the trades
+    that the risk left is worth, weighed ever more.
     Shape: names, limits (1 + tenors,), inf for no limit.
     """
     lots = _lots_of(candidates, len(limits))
     greeks = {c.instrument: c.greeks for c in candidates}
-    aims = [
-        [
-            max(share * limit, lot[end]) if math.isfinite(limit) else limit
-            for limit, lot in zip(limits, lots, strict=True)
-        ]
-        for end in (0, 1)
-    ]
-    aims.append([max(limit, 0.0) for limit in limits])
+    aims = _aims(limits, lots, share)
     values = covered.values()
     for aim in aims:
         choices = policy.decide_all(_bounded(names, values, covariance, aim), candidates, held)
         if choices.within_limits:
-            return Decision(choices, tuple(aim), True, greeks)
+            met = all(a <= limit for a, limit in zip(aim, limits, strict=True))
+            return Decision(choices, aim, met, greeks)
     free = [math.inf] * len(limits)
     for factor in KEENER:
         keen = DeltaGammaVega(
@@ -235,7 +239,18 @@ def decide(
         choices = keen.decide_all(_bounded(names, values, covariance, free), candidates, held)
         if choices.trades:
             break
-    return Decision(choices, tuple(aims[-1]), False, greeks)
+    return Decision(choices, aims[-1], False, greeks)
+
+
+def _aims(limits: Sequence[float], lots: Sequence[tuple[float, float]], share: float) -> list[tuple[float, ...]]:
+    """The bounds to try, tightest first. Shape: limits, lots and each aim (1 + tenors,)."""
+    pairs = list(zip(limits, lots, strict=True))
+    inside = [
+        tuple(min(limit, max(share * limit, lot[end])) if math.isfinite(limit) else limit for limit, lot in pairs)
+        for end in (0, 1)
+    ]
+    beyond = [tuple(max(limit, lot[end]) for limit, lot in pairs) for end in (0, 1)]
+    return list(dict.fromkeys([*inside, tuple(limits), *beyond]))
 
 
 def _lots_of(candidates: Sequence[Candidate], count: int) -> list[tuple[float, float]]:
@@ -519,7 +534,7 @@ class VegaHedger:
     def _why(self, covered: Covered) -> str:
         """Which limits were left, in words."""
         return ", ".join(
-            f"{name} {value:,.4g} is outside its limit {limit:,.4g}"
+            f"{name} {said(value)} is outside its limit {said(limit)}"
             for name, value, limit in zip(self.names, covered.values(), self.limits, strict=True)
             if abs(value) > limit
         )

@@ -45,7 +45,16 @@ from bot.core.ports import (
     VolSource,
 )
 from bot.domain.calendar import Sessions
-from bot.domain.instruments import Index, Instrument, OptionContract, Perpetual, Spot, Universe, occ_id
+from bot.domain.instruments import (
+    ConvertibleBond,
+    Index,
+    Instrument,
+    OptionContract,
+    Perpetual,
+    Spot,
+    Universe,
+    occ_id,
+)
 from bot.domain.market import TradeBatch
 from bot.domain.units import (
     DAYS_PER_YEAR,
@@ -196,6 +205,7 @@ def read_book(config: configs.Config) -> LoadedBook:
         start=start,
         account="main",
         book=config.book.name,
+        known=convertibles_of(config),
     )
     faults = check_book(book, start)
     if faults:
@@ -239,7 +249,7 @@ def with_listed(book: LoadedBook, config: configs.Config) -> LoadedBook:
             underlyings.setdefault(underlying.id, underlying)
             sides = {"both": (1, -1), "call": (1,), "put": (-1,)}[chain.cp]
             for expiry, strike, cp in itertools.product(chain.expiries, chain.strike_list(), sides):
-                contract = resolve_instrument(occ_id(chain.root, expiry, cp, strike), underlying=chain.underlying)
+                contract = resolve_instrument(occ_id(chain.root, expiry, cp, strike), underlying=underlying.id)
                 if isinstance(contract, OptionContract) and contract.expiry > config.session.start:
                     known.setdefault(contract.id, contract)
         except ValueError as fault:
@@ -279,9 +289,33 @@ def with_chain(book: LoadedBook, config: configs.Config, path: Path) -> LoadedBo
     return msgspec.structs.replace(book, instruments=tuple(known.values()))
 
 
+def convertibles_of(config: configs.Config) -> dict[str, ConvertibleBond]:
+    """The bonds of [[convertibles]] by id; ConfigError for a share that is none."""
+    found: dict[str, ConvertibleBond] = {}
+    for number, table in enumerate(config.convertibles):
+        try:
+            share = resolve_instrument(table.underlying)
+            bond = table.built(share.id)
+        except ValueError as fault:
+            raise ConfigError(f"{config.path.name}: convertibles[{number}]: {fault}") from fault
+        found[bond.id] = bond
+    return found
+
+
+def id_of(text: str, config: configs.Config) -> str:
+    """The canonical id behind a config's word for an instrument, a bond of [[convertibles]] among them."""
+    word = text.strip().upper()
+    if any(word == table.id.strip().upper() for table in config.convertibles):
+        return word
+    return resolve_instrument(text).id
+
+
 def resolve_wanted(config: configs.Config, book: LoadedBook) -> list[Instrument]:
     """The instruments of book, underlyings and hedges, with the changes the config makes to them."""
     known: dict[str, Instrument] = {item.id: item for item in book.universe}
+    for bond in convertibles_of(config).values():
+        known[bond.id] = bond
+        known.setdefault(bond.underlying, resolve_instrument(bond.underlying))
     for hedge in config.hedges:
         for text in (hedge.underlying, hedge.instrument):
             item = _resolve(text, config, known)
@@ -327,8 +361,8 @@ def _refuse_bare_index(item: Instrument, hedge: configs.Hedge, config: configs.C
 
 
 def _resolve(text: str, config: configs.Config, known: Mapping[str, Instrument]) -> Instrument:
-    if text in known:
-        return known[text]
+    if text in known or text.strip().upper() in known:
+        return known[text if text in known else text.strip().upper()]
     try:
         return resolve_instrument(text)
     except ValueError as fault:
@@ -363,7 +397,7 @@ def openings_of(config: configs.Config, book: LoadedBook) -> list[Opening]:
 def needed_of(config: configs.Config) -> list[str]:
     """Ids that must have a price before hedging begins."""
     named = [*(hedge.instrument for hedge in config.hedges), *named_by_strategies(config, alternatives=False)]
-    return sorted({resolve_instrument(text).id for text in named})
+    return sorted({id_of(text, config) for text in named})
 
 
 def named_by_strategies(config: configs.Config, *, alternatives: bool = True) -> list[str]:
@@ -492,7 +526,7 @@ def canonical(config: configs.Config) -> configs.Config:
     return config.model_copy(update={"hedges": hedges, "broker": broker})
 
 
-KINDS = frozenset({"spot", "index", "future", "perpetual", "option", "*"})
+KINDS = frozenset({"spot", "index", "future", "perpetual", "option", "convertible", "*"})
 
 
 def _product(text: str) -> str:
@@ -564,7 +598,7 @@ def _settings_of(entry: Any, config: configs.Config, policy: HedgePolicy | None)
     settings = {key: value for key, value in entry.settings().items() if key not in _STRATEGY_KEYS}
     settings |= {"book": entry.book, "name": entry.name or entry.kind}
     if not _takes_policy(entry):
-        settings |= {key: _ids_of(settings[key]) for key in entry.instrument_keys if key in settings}
+        settings = _with_ids(settings, getattr(entry, "instrument_keys", ()), config)
         return settings | _forecast_of(entry, config)
     chosen = policy
     if chosen is None and entry.policy is not None:
@@ -589,9 +623,15 @@ def _takes_policy(entry: Any) -> bool:
     return "policy" in type(entry).model_fields
 
 
-def _ids_of(value: str | Sequence[str]) -> str | list[str]:
-    """The canonical id of one instrument, or of each of several."""
-    return resolve_instrument(value).id if isinstance(value, str) else [resolve_instrument(text).id for text in value]
+def _with_ids(settings: Mapping[str, Any], keys: Sequence[str], config: configs.Config) -> dict[str, Any]:
+    """Settings with the instruments under `keys`, in tables below too, under their canonical ids."""
+    found = dict(settings)
+    for key, value in settings.items():
+        if key in keys:
+            found[key] = id_of(value, config) if isinstance(value, str) else [id_of(text, config) for text in value]
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, dict) for item in value):
+            found[key] = [_with_ids(item, keys, config) for item in value]
+    return found
 
 
 def make_strategies(
