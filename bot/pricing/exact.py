@@ -57,6 +57,10 @@ LOT_COLUMNS: Final = 2000
 UNIT_COLUMNS: Final = 200
 """Columns across the largest single jump of the payoff's slope; a book of many has up to MOST_COLUMNS."""
 MOST_COLUMNS: Final = 512
+CUT_RULES: Final = 60.0
+"""Steepness from which the cut alone rules, so that more rows would say no more."""
+CUT_TELLS: Final = 8.0
+"""Steepness from which it can be told in the price."""
 STEEPEST: Final = 250.0
 """Where a loss may change by more logarithms than this within a step, sums are taken with more care, and slower."""
 
@@ -294,8 +298,8 @@ def make_grid(problem: Problem, *, per_step: int | None = None, columns: int | N
 
 def _rows_per_step(problem: Problem, s: float) -> int:
     """Rows in a step's deviation: more where utility bends sharply within a step, and where there are few steps."""
-    bend = problem.risk_aversion * problem.spot * s
-    needed = PER_STEP if bend < 3.0 else PER_STEP + 1 if bend < 30.0 else 2 * PER_STEP
+    bend = steepness(problem)
+    needed = PER_STEP if bend < 3.0 else PER_STEP + 1 if bend < 30.0 else 2 * PER_STEP if bend < CUT_RULES else PER_STEP
     return max(needed, math.ceil(8.0 / math.sqrt(problem.dates)))
 
 
@@ -317,15 +321,30 @@ def _holdings(problem: Problem, lo: float, hi: float, columns: int | None) -> tu
     return np.arange(-float(below), above + 0.5) * step, below, False
 
 
+def steepness(problem: Problem) -> float:
+    """g S vol sqrt(step) for the book's largest jump of delta: how many logarithms of utility a deviation of a step moves.
+
+    From about 8 on the expectation is ruled by where the normal distribution is cut, STEP_REACH deviations of a step: the
+    price then grows with the cut (at 252 dates and g S = 3000 by 0.1 per cent for a deviation more, at 50000 by 5).
+    """
+    step = problem.vol * math.sqrt(problem.step)
+    return problem.risk_aversion * problem.spot * step * (_largest_jump(problem) or 1.0)
+
+
 def columns_for(problem: Problem, span: float) -> int:
     """How many columns resolve a book's holdings: by its largest jump of delta, netted by strike and date."""
+    unit = _largest_jump(problem)
+    return int(min(UNIT_COLUMNS * max(span / unit, 1.0), MOST_COLUMNS)) if unit > 0.0 else UNIT_COLUMNS
+
+
+def _largest_jump(problem: Problem) -> float:
+    """The largest jump of the payoffs' slope, netted by strike and date; 0 for a book without options."""
     jumps: dict[tuple[int, float], float] = {}
     for date, payoff in payoffs_of(problem).items():
         for cp, strike, weight in zip(*(column.tolist() for column in payoff), strict=True):
             if cp != 0.0:
                 jumps[date, strike] = jumps.get((date, strike), 0.0) + weight
-    unit = max((abs(jump) for jump in jumps.values()), default=0.0)
-    return int(min(UNIT_COLUMNS * max(span / unit, 1.0), MOST_COLUMNS)) if unit > 0.0 else UNIT_COLUMNS
+    return max((abs(jump) for jump in jumps.values()), default=0.0)
 
 
 # ------------------------------------------------------------------------------------------------ steps, readable
@@ -660,6 +679,14 @@ class Solution:
         """How many decisions there are."""
         return self.problem.dates
 
+    @property
+    def ruled_by_cut(self) -> bool:
+        """True where so averse a writer's price is that of the farthest move looked at, and not to be trusted as one.
+
+        See `steepness`. The band is still ordered, within the book's deltas, and that of who fears such a move.
+        """
+        return steepness(self.problem) > CUT_TELLS
+
     def band(self, date_index: Any, spot: Any) -> tuple[Any, Any]:
         """(lo, hi): holdings at which the optimum does nothing. Shape: the arguments broadcast; floats give floats.
 
@@ -827,26 +854,25 @@ def hedge_greeks(
 
     A leg whose payment date has come counts no more. `vol` other than the problem's is a hedger's who believes it.
     """
+    from bot.pricing import exact_score_kernels as kernels  # noqa: PLC0415  the compiler is imported by those who score
+
     t = date_index * problem.step
-    hedge, gamma = np.zeros_like(spots), np.zeros_like(spots)
+    S = np.ascontiguousarray(spots, dtype=np.float64)
+    hedge, gamma = np.zeros_like(S), np.zeros_like(S)
     for cp, strike, quantity, tau in problem.legs:
         if math.floor(tau / problem.tau * problem.dates + 0.5) <= date_index:
             continue
-        if cp == 0.0:
-            hedge -= quantity * math.exp(-problem.dividend * (tau - t))
-            continue
         left = max(tau - t, 0.0)
-        one = black.bsm(
-            spots,
-            strike,
-            left,
-            problem.vol if vol is None else vol,
-            rate=problem.rate,
-            dividend=problem.dividend,
-            cp=cp,
-        )
-        hedge -= quantity * one.delta
-        gamma += quantity * one.gamma
+        if cp == 0.0:
+            hedge -= quantity * math.exp(-problem.dividend * left)
+        elif left > 0.0 and (vol is None or np.ndim(vol) == 0):
+            sigma = problem.vol if vol is None else float(np.asarray(vol))
+            kernels.add_greeks(S, strike, left, sigma, problem.rate, problem.dividend, cp, quantity, hedge, gamma)
+        else:
+            sigmas = problem.vol if vol is None else vol
+            one = black.bsm(S, strike, left, sigmas, rate=problem.rate, dividend=problem.dividend, cp=cp)
+            hedge -= quantity * one.delta
+            gamma += quantity * one.gamma
     return hedge, gamma
 
 

@@ -29,6 +29,9 @@ _OUT: Final = numba.types.Array(_f64, 1, "C")
 STEEPEST: Final = 300.0
 """Exponents are held within this of zero: three of them multiplied are still a finite number."""
 
+NEGLIGIBLE: Final = -44.0
+"""A term so many logarithms below the least weight at its sum's peak is left out: many such do not reach a last bit."""
+
 BUY: Final = 0
 """Columns of the edges of a row: where buying stops, the cost-to-go there, where selling stops, the cost-to-go there."""
 BUY_VALUE: Final = 1
@@ -154,6 +157,16 @@ def expect_steep(
     length = pad + 1
     peak = np.empty(columns)
     total = np.empty(columns)
+    likely = np.empty(weights.shape[0])
+    floor = 0.0
+    for w in range(weights.shape[0]):
+        likely[w] = np.log(weights[w])
+        floor = min(floor, likely[w]) if weights[w] > 0.0 else floor
+    floor += NEGLIGIBLE
+    left = np.empty((rows, columns))
+    for f in range(rows):
+        for k in range(columns):
+            left[f, k] = J[f, k] - y[k] * S[f]
     for b in range(first.shape[0]):
         lo, hi = first[b], last[b]
         for f in range(max(b * length, pad), min((b + 1) * length, rows - pad)):
@@ -164,17 +177,20 @@ def expect_steep(
                 total[k] = 0.0
             for w in range(2 * pad + 1):
                 if weights[w] > 0.0:
-                    spot = S[f - pad + w]
-                    J_row = J[f - pad + w]
+                    here = left[f - pad + w]
                     for k in range(lo, hi):
-                        here = J_row[k] - y[k] * spot
-                        peak[k] = here if here > peak[k] else peak[k]
+                        peak[k] = here[k] if here[k] > peak[k] else peak[k]
             for w in range(2 * pad + 1):
                 if weights[w] > 0.0:
-                    spot = S[f - pad + w]
-                    J_row = J[f - pad + w]
+                    here = left[f - pad + w]
+                    nearest = -np.inf
                     for k in range(lo, hi):
-                        total[k] += weights[w] * exp_sum(g * ((J_row[k] - y[k] * spot) - peak[k]), 0.0)
+                        under = here[k] - peak[k]
+                        nearest = under if under > nearest else nearest
+                    if g * nearest + likely[w] < floor:
+                        continue
+                    for k in range(lo, hi):
+                        total[k] += weights[w] * exp_sum(g * (here[k] - peak[k]), 0.0)
             G_row = G[(f - pad) // stride]
             for k in range(lo, hi):
                 G_row[k] = peak[k] + log_quotient(total[k], 1.0) / g + y[k] * S[f]

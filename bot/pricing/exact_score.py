@@ -335,10 +335,10 @@ def _at_columns(table: Array, columns: Array, y: Array) -> Array:
     )
 
 
-def _wide_rows(grid: Grid, hedged: list[int]) -> Grid:
-    """The grid with as many rows in the shortest step there is, from hedge to hedge or payoff, as it had in a date's."""
+def _wide_rows(grid: Grid, hedged: list[int], *, finer: bool) -> Grid:
+    """The grid with as many rows in the shortest step there is, from hedge to hedge or payoff, as in a date's; or one more."""
     ends = np.unique([0, *hedged, *grid.payoffs, grid.dates])
-    gap = grid.step / grid.per_step * math.sqrt(float(np.diff(ends).min()))
+    gap = grid.step / (grid.per_step + finer) * math.sqrt(float(np.diff(ends).min()))
     half = math.ceil(float(grid.x[-1]) / gap)
     x: Array = np.asarray(np.arange(-half, half + 1) * gap, dtype=np.float64)
     return grid._replace(x=x, S=np.exp(x))
@@ -349,7 +349,7 @@ class _Chain:
 
     def __init__(self, problem: Problem, rule: RuleOf, hedged: list[int], *, per_step: int | None) -> None:
         self.problem, self.rule, self.hedged = problem, rule, hedged
-        self.grid = _wide_rows(make_grid(problem, per_step=per_step, columns=8), hedged)
+        self.grid = _wide_rows(make_grid(problem, per_step=per_step, columns=8), hedged, finer=per_step is None)
         self.gap = float(self.grid.x[1] - self.grid.x[0])
         self.move = compiled_steps()
 
@@ -398,6 +398,8 @@ class _Chain:
         width = 2 * pad * finer + 1
         first = np.rint((x - self.grid.x[0]) / self.gap).astype(np.int64) * finer
         weights = step_weights(s, per * finer, pad * finer)
+        used = np.nonzero(weights > 0.0)[0]
+        log_weights = np.log(weights[used])
         out = np.empty(x.size)
         chunk = max(1, 2_000_000 // width)
         for at in range(0, x.size, chunk):
@@ -409,9 +411,9 @@ class _Chain:
                 loss = loss + self._closing(S[window], held)
             else:
                 loss = loss + self._turned(turn[window], S[window], held, later)
-            exponent = self.grid.g * loss
+            exponent = self.grid.g * loss[:, used] + log_weights
             peak = exponent.max(axis=1)
-            out[rows] = (peak + np.log(np.exp(exponent - peak[:, None]) @ weights)) / self.grid.g
+            out[rows] = (peak + np.log(np.exp(exponent - peak[:, None]).sum(axis=1))) / self.grid.g
         return out
 
     def _table(self, J: Array, date: int, later: int, y: Array, *, ends: bool) -> Array:
