@@ -366,6 +366,7 @@ class ConvertibleArbitrage:
             at=bond.years(view.now),
             by=by,
             accuracy=self._shelf.accuracy,
+            near=own.vol if by == "vol" else own.credit,
         )
         if math.isnan(found):
             self._note(bond.id, uncalibrated=own.uncalibrated + 1)
@@ -778,6 +779,7 @@ class ConvertibleArbitrage:
             at=bond.years(view.now),
             by="vol",
             accuracy=self._shelf.accuracy,
+            near=model.vol,
         )
 
     def _hedging_rows(self, view: StrategyView, memory: Memory) -> Iterator[tuple[str, float | str | None]]:

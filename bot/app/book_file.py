@@ -31,6 +31,7 @@ from bot.app.contracts import (
 from bot.core.errors import BookError, EvenkeelError
 from bot.domain.book import Position, PositionKey
 from bot.domain.instruments import (
+    ConvertibleBond,
     Future,
     Instrument,
     OptionContract,
@@ -111,8 +112,11 @@ def load_book(
     book: str = "main",
     strategy: str = "",
     calendars: Calendars = named,
+    known: Mapping[str, Instrument] | None = None,
 ) -> LoadedBook:
     """The book a CSV or JSON file describes; BookError listing every fault by line and column.
+
+    `known` are instruments described elsewhere (the config's convertibles), by the id that rows name them by.
 
     `columns` maps a file's own names to ours ({"Symbol": "instrument", "Qty": "quantity"}); a name mapped to "" is left
     out, and {"*": ""} leaves out every name not mapped and not ours. `as_of` overrides the file's. With `start`, what
@@ -126,6 +130,7 @@ def load_book(
     if not rows and not faults:
         faults.add(None, None, "expected at least one position, found none")
     reader = _Reader(faults, account=account, book=book, strategy=strategy, calendars=calendars, as_of=as_of)
+    reader.known = dict(known or {})
     for row in rows:
         reader.read(row)
     loaded = reader.book(str(path))
@@ -144,6 +149,7 @@ def check_book(book: LoadedBook, start: Nanos) -> list[str]:
 
 def _expired(book: LoadedBook, start: Nanos) -> Iterator[tuple[int, str]]:
     ends = {item.id: item.expiry for item in book.instruments if isinstance(item, OptionContract | Future)}
+    ends |= {item.id: item.matures for item in book.instruments if isinstance(item, ConvertibleBond)}
     for position, line in zip(book.positions, book.lines, strict=True):
         held = position.key.instrument
         if held in ends and ends[held] <= start:
@@ -443,6 +449,7 @@ class _Reader:
         self._strategy = strategy
         self._calendars = calendars
         self._override = as_of
+        self.known: dict[str, Instrument] = {}
         self._positions: list[Position] = []
         self._lines: list[int] = []
         self._instruments: dict[str, Instrument] = {}
@@ -458,7 +465,7 @@ class _Reader:
         price = row.attempt(lambda: row.number("price"))
         vol = row.attempt(row.vol)
         as_of = row.attempt(row.as_of)
-        instrument = row.attempt(lambda: _instrument_of(row, self._calendars))
+        instrument = row.attempt(lambda: _instrument_of(row, self._calendars, self.known))
         if instrument is None or quantity is None or len(self._faults) > before:
             return
         row.attempt(lambda: _check_quantity(row, instrument, quantity))
@@ -497,6 +504,8 @@ class _Reader:
         first = self._first_line.setdefault(instrument.id, row.line)
         if known != instrument:
             row.note("instrument", f"{instrument.id} is described differently than on line {first}")
+        if isinstance(instrument, ConvertibleBond) and instrument.underlying not in self._underlyings:
+            self._underlyings[instrument.underlying] = self._linear_of(instrument.underlying, instrument.currency)
         if not isinstance(instrument, OptionContract):
             return
         delivered = [line.instrument for line in instrument.deliverable if not line.instrument.startswith("CASH:")]
@@ -662,7 +671,10 @@ def parse_number(text: str) -> Decimal | None:
     return -value if negative else value
 
 
-def _instrument_of(row: _Row, calendars: Calendars) -> Instrument:
+def _instrument_of(row: _Row, calendars: Calendars, known: Mapping[str, Instrument]) -> Instrument:
+    described = known.get(row.text("instrument").upper())
+    if described is not None:
+        return _described(row, described)
     kind = row.kind()
     word = row.text("instrument")
     under = row.text("underlying")
@@ -677,6 +689,21 @@ def _instrument_of(row: _Row, calendars: Calendars) -> Instrument:
     if not word and kind not in OPTION_KINDS and not any(row.text(name) for name in ("cp", "strike")):
         return _refusing(row, "underlying", lambda: _linear(row, under, kind, multiplier, currency, calendars))
     return _option_of(row, word, under, kind, multiplier, currency, calendars)
+
+
+def _described(row: _Row, item: Instrument) -> Instrument:
+    """The instrument described elsewhere; what the row says of it besides must be the same."""
+    kind = row.text("type").lower()
+    if kind not in {"", "convertible"}:
+        raise row.refuse("type", f"expected convertible or nothing for {item.id}, found {row.text('type')!r}")
+    for column in ("cp", "strike", "expiry", "style", "deliverable", "settlement", "session"):
+        if row.text(column):
+            raise row.refuse(column, f"expected nothing for {item.id}, described by [[convertibles]], found one")
+    for column, own in (("multiplier", item.multiplier), ("currency", item.currency)):
+        found = row.positive(column) if column == "multiplier" else row.text(column).upper() or None
+        if found is not None and found != own:
+            raise row.refuse(column, f"expected {own} as [[convertibles]] has it, found {row.text(column)!r}")
+    return item
 
 
 def _option_of(

@@ -32,7 +32,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bot.app.config_broker import BrokerConfig, Commission, Limits, PaperBroker, PluginBroker
-from bot.app.config_feeds import DatasetFeed, FeedConfig, PluginFeed, ReplayFeed, SyntheticFeed
+from bot.app.config_convertibles import ConvertibleTable
+from bot.app.config_feeds import DatasetFeed, FeedConfig, PluginFeed, ReplayFeed, ScenarioFeed, SyntheticFeed
 from bot.app.config_lab import LAB_TABLES, AdviseTable, CompareTable, SweepTable
 from bot.app.config_parts import (
     BUILT_IN,
@@ -166,6 +167,9 @@ class Config(Section):
     chains: tuple[ListedChain, ...] = Field(
         default=(), max_length=1000, description="listed options the strategies may trade besides the book's"
     )
+    convertibles: tuple[ConvertibleTable, ...] = Field(
+        default=(), max_length=1000, description="convertible bonds, by their terms"
+    )
     pricing: Pricing = Field(default_factory=Pricing, description="what it is worth")
     hedges: tuple[Hedge, ...] = Field(default=(), max_length=1000, description="what each underlying is hedged with")
     strategies: tuple[StrategyConfig, ...] = Field(min_length=1, max_length=100, description="who decides")
@@ -204,7 +208,7 @@ class Config(Section):
         once([feed.name or feed.kind for feed in feeds], "feed name", below=("name",))
         session = info.data.get("session")
         for i, feed in enumerate(feeds):
-            if isinstance(feed, SyntheticFeed) and session is not None:
+            if isinstance(feed, SyntheticFeed | ScenarioFeed) and session is not None:
                 start, end = feed.start or session.start, feed.end or session.end
                 if end is None:
                     raise FaultsError(((i, "end"), "required when session.end is absent, but absent"))
@@ -215,6 +219,12 @@ class Config(Section):
                 except ValueError as fault:
                     raise FaultsError(((i, "step"), str(fault))) from None
         return feeds
+
+    @field_validator("convertibles")
+    @classmethod
+    def _convertibles_once(cls, convertibles: tuple[ConvertibleTable, ...]) -> tuple[ConvertibleTable, ...]:
+        once([item.id for item in convertibles], "convertible", below=("id",))
+        return convertibles
 
     @field_validator("hedges")
     @classmethod
@@ -369,7 +379,9 @@ def _revealed(value: Any, config: Config) -> Any:
     return value
 
 
-def feed_settings(feed: ReplayFeed | SyntheticFeed | DatasetFeed | PluginFeed, config: Config) -> dict[str, Any]:
+def feed_settings(
+    feed: ReplayFeed | SyntheticFeed | DatasetFeed | ScenarioFeed | PluginFeed, config: Config
+) -> dict[str, Any]:
     """What a feed's factory is given: its own keys, and of the session and pricing what it leaves to them."""
     found = feed.settings()
     session = config.session
@@ -377,9 +389,11 @@ def feed_settings(feed: ReplayFeed | SyntheticFeed | DatasetFeed | PluginFeed, c
         found.setdefault("rate", config.pricing.rate)
         if feed.format != "lean":
             found.setdefault("root", str(config.path.parent))
-    if isinstance(feed, SyntheticFeed):
+    if isinstance(feed, SyntheticFeed | ScenarioFeed):
         found.setdefault("start", session.start)
         found.setdefault("end", session.end)
+    if isinstance(feed, ScenarioFeed):
+        found.setdefault("rate", config.pricing.rate)
     if isinstance(feed, DatasetFeed):
         found |= {
             "rate": config.pricing.rate,

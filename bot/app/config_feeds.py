@@ -29,8 +29,10 @@ from bot.app.config_parts import (
     InstrumentText,
     Interval,
     Kinded,
+    Money,
     Name,
     Number,
+    Options,
     Pace,
     Plugin,
     Positive,
@@ -360,6 +362,194 @@ class DatasetFeed(_Feed):
         return end
 
 
+VolsById: TypeAlias = dict[InstrumentText, VolNumber]
+Matrix: TypeAlias = tuple[tuple[Annotated[Number, Field(ge=-1, le=1)], ...], ...]
+TickNumber: TypeAlias = Annotated[Number, Field(ge=0, le=10_000)]
+SizeNumber: TypeAlias = Annotated[Number, Field(gt=0, le=1e12)]
+
+
+class ScenarioUnderlying(Section):
+    """A share of a scenario."""
+
+    id: InstrumentText = Field(description="VENUE:SYMBOL")
+    spot: Annotated[Number, Field(gt=0, le=1e9)] = Field(description="first price")
+    vol: VolNumber = Field(default=0.2, description="of its diffusion, per square root of a year")
+    drift: Annotated[Number, Field(ge=-100, le=100)] = Field(default=0.0, description="of the mean, per year")
+    intensity: Annotated[Number, Field(ge=0, le=100_000)] = Field(default=0.0, description="jumps a year")
+    jump_mean: Annotated[Number, Field(ge=-5, le=5)] = Field(default=0.0, description="mean of a jump's log size")
+    jump_vol: Annotated[Number, Field(ge=0, le=5)] = Field(default=0.0, description="deviation of a jump's log size")
+    currency: Currency = Field(default="USD", description="of its price")
+    tick: Positive = Field(default=Decimal("0.01"), description="smallest price step")
+    half_spread: TickNumber = Field(default=1.0, description="in ticks")
+    size: SizeNumber = Field(default=1000.0, description="displayed a side")
+    option_vol: VolNumber | None = Field(default=None, description="quotes the run's options on it at this vol")
+    option_tick: Positive = Field(default=Decimal("0.01"), description="smallest price step of those options")
+    option_half_spread: TickNumber = Field(default=2.0, description="of those options, in their ticks")
+    option_size: SizeNumber = Field(default=50.0, description="contracts displayed a side")
+    option_every: Whole = Field(default=1, ge=1, le=1_000_000, description="options are quoted each so many steps")
+
+
+class ScenarioRegime(Section):
+    """Another market from an instant on."""
+
+    at: Instant = Field(description="from here on")
+    vols: VolsById = Field(default={}, description="vols that change, by id")
+    drifts: dict[InstrumentText, Annotated[Number, Field(ge=-100, le=100)]] = Field(
+        default={}, description="drifts that change, by id"
+    )
+    correlation: Matrix = Field(default=(), description="another matrix, in order of underlyings")
+
+
+class ScenarioShock(Section):
+    """A gap in prices."""
+
+    at: Instant = Field(description="the first step from here gaps")
+    moves: dict[InstrumentText, Annotated[Number, Field(gt=-1, le=100)]] = Field(
+        description="by id, as a fraction of the price: -0.15 is a fall of 15 %"
+    )
+
+
+class ScenarioCrowd(Section):
+    """Hedgers of one option position whose trades push the price."""
+
+    underlying: InstrumentText = Field(description="what they hedge with")
+    quantity: Annotated[Number, Field(ge=-1e12, le=1e12)] = Field(description="options in shares; negative: written")
+    strike: Annotated[Number, Field(gt=0, le=1e9)] = Field(description="of the options")
+    expiry: Instant = Field(description="of the options")
+    vol: VolNumber = Field(description="they hedge at")
+    coefficient: Annotated[Number, Field(ge=0, le=1000)] = Field(description="fraction of the price moved at one adv")
+    adv: SizeNumber = Field(description="shares a day")
+    cp: Literal[1, -1] = Field(default=1, description="1 calls, -1 puts")
+
+
+class ScenarioBond(Section):
+    """Quotes of a convertible round its model."""
+
+    instrument: InstrumentText = Field(description="id of one of [[convertibles]]")
+    half_spread: Annotated[Number, Field(ge=0, le=100)] = Field(default=0.25, description="per cent of face")
+    richness: Annotated[Number, Field(ge=-100, le=100)] = Field(
+        default=0.0, description="what the market pays above the model, per cent of face"
+    )
+    wander: Annotated[Number, Field(ge=0, le=100)] = Field(default=0.0, description="deviation of what it pays")
+    reversion: Annotated[Number, Field(ge=0, le=1e6)] = Field(default=12.0, description="of what it pays, per year")
+    every: Whole = Field(default=1, ge=1, le=1_000_000, description="quoted each so many steps")
+    size: SizeNumber = Field(default=500.0, description="bonds displayed a side")
+    tick: Positive = Field(default=Decimal("0.01"), description="smallest price step")
+
+
+class ScenarioAmendment(Section):
+    """Another offer."""
+
+    at: Instant = Field(description="announced at")
+    cash: Annotated[Number, Field(ge=0, le=1e9)] | None = Field(default=None, description="a share, if it changes")
+    ratio: Annotated[Number, Field(ge=0, le=1e6)] | None = Field(
+        default=None, description="shares a share, if it changes"
+    )
+    expected_close: Instant | None = Field(default=None, description="if it changes")
+
+
+class ScenarioCollar(Section):
+    """A collar of a scripted deal."""
+
+    kind: Literal["fixed_value", "fixed_ratio"] = Field(description="what is fixed between low and high")
+    low: Annotated[Number, Field(gt=0)] = Field(description="the acquirer's price")
+    high: Annotated[Number, Field(gt=0)] = Field(description="the acquirer's price")
+    value: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="of 'fixed_value'")
+    ratio: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="of 'fixed_ratio'")
+
+
+class ScenarioDeal(Section):
+    """A target whose price follows the odds of its deal, and what becomes of it."""
+
+    target: InstrumentText = Field(description="VENUE:SYMBOL")
+    acquirer: InstrumentText | None = Field(default=None, description="one of the underlyings")
+    cash: Annotated[Number, Field(ge=0, le=1e9)] = Field(default=0.0, description="per share")
+    ratio: Annotated[Number, Field(ge=0, le=1e6)] = Field(default=0.0, description="the acquirer's shares per share")
+    collar: ScenarioCollar | None = Field(default=None, description="shares that depend on the acquirer's price")
+    break_price: Annotated[Number, Field(gt=0, le=1e9)] = Field(description="without the deal, at the first instant")
+    beta: Annotated[Number, Field(ge=-100, le=100)] = Field(
+        default=0.0, description="of the break price to the acquirer"
+    )
+    expected_close: Instant = Field(description="discounts the offer")
+    outcome: Literal["close", "break", "open"] = Field(default="close", description="what becomes of it")
+    at: Instant | None = Field(default=None, description="when")
+    acquirer_vol: VolNumber = Field(default=0.3, description="for collars")
+    dividend: RateNumber = Field(default=0.0, description="yield of the acquirer")
+    probability: Annotated[Number, Field(gt=0, lt=1)] = Field(default=0.8, description="of a close, at first")
+    probability_end: Annotated[Number, Field(gt=0, lt=1)] | None = Field(default=None, description="at the outcome")
+    wander: Annotated[Number, Field(ge=0, le=100)] = Field(
+        default=1.0, description="of the log odds, per square root of a year"
+    )
+    reversion: Annotated[Number, Field(ge=0, le=1e6)] = Field(default=12.0, description="of the log odds, per year")
+    vol: VolNumber = Field(default=0.3, description="of the target by itself after a break")
+    amendments: tuple[ScenarioAmendment, ...] = Field(default=(), max_length=100, description="other offers, in order")
+    currency: Currency = Field(default="USD", description="of its price")
+    tick: Positive = Field(default=Decimal("0.01"), description="smallest price step")
+    half_spread: TickNumber = Field(default=2.0, description="in ticks")
+    size: SizeNumber = Field(default=1000.0, description="displayed a side")
+
+
+class ScenarioOutage(Section):
+    """Quotes that fail."""
+
+    instrument: InstrumentText = Field(description="of what")
+    start: Instant = Field(description="from")
+    end: Instant = Field(description="until, exclusive")
+    what: Literal["missing", "no_bid", "no_ask", "withdrawn"] = Field(default="missing", description="how they fail")
+
+
+class ScenarioNotice(Section):
+    """An announcement."""
+
+    at: Instant = Field(description="when")
+    namespace: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+        description="convertible/1, deal/1 or another's"
+    )
+    payload: Options = Field(default={}, description="its words; instants are written in nanoseconds or as text")
+
+
+class ScenarioCorporate(Section):
+    """A corporate event."""
+
+    at: Instant = Field(description="when")
+    what: Literal["dividend", "coupon", "merger", "conversion", "redemption"] = Field(description="which")
+    instrument: InstrumentText = Field(description="of what")
+    cash: Money = Field(default=Decimal(0), description="per unit; of a bond in per cent of face")
+    into: InstrumentText | None = Field(default=None, description="what a unit becomes")
+    shares: Money = Field(default=Decimal(0), description="how many of it")
+    text: Annotated[str, Field(max_length=500)] = Field(default="", description="said with it")
+
+
+class ScenarioFeed(_Feed):
+    """A seeded script of several prices, convertibles, deals and announcements."""
+
+    kind: Literal["scenario"]
+    seed: Seed = Field(default=1, description="the same seed gives the same session")
+    start: Instant | None = Field(default=None, description="session.start when absent")
+    end: Instant | None = Field(default=None, description="session.end when absent")
+    step: Interval = Field(default=parse_span("1m"), description="time between two quotes of the shares")
+    rate: RateNumber | None = Field(default=None, description="continuous, per year; [pricing] rate when absent")
+    underlyings: tuple[ScenarioUnderlying, ...] = Field(min_length=1, max_length=100, description="the shares")
+    correlation: Matrix = Field(default=(), description="of the shares in their order; absent: none")
+    regimes: tuple[ScenarioRegime, ...] = Field(
+        default=(), max_length=1000, description="changes of vol and correlation"
+    )
+    shocks: tuple[ScenarioShock, ...] = Field(default=(), max_length=1000, description="gaps")
+    crowds: tuple[ScenarioCrowd, ...] = Field(default=(), max_length=10, description="hedgers that push prices")
+    bonds: tuple[ScenarioBond, ...] = Field(default=(), max_length=100, description="convertibles to quote")
+    deals: tuple[ScenarioDeal, ...] = Field(default=(), max_length=100, description="targets to quote")
+    outages: tuple[ScenarioOutage, ...] = Field(default=(), max_length=1000, description="quotes that fail")
+    notices: tuple[ScenarioNotice, ...] = Field(default=(), max_length=1000, description="announcements")
+    corporates: tuple[ScenarioCorporate, ...] = Field(default=(), max_length=1000, description="corporate events")
+    hours: Annotated[tuple[TimeOfDay, ...], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="['09:30', '16:00'] cuts each weekday to its session, in `zone`; absent: no breaks"
+    )
+    zone: ZoneName = Field(default="America/New_York", description="time zone of `hours`")
+    batch_rows: Whole = Field(
+        default=4096, ge=1, le=1_000_000, description="rows handed over at once; changes no result"
+    )
+
+
 class PluginFeed(Plugin):
     """A feed that a plug-in brings."""
 
@@ -371,6 +561,7 @@ FeedConfig: TypeAlias = Annotated[
     Annotated[ReplayFeed, Tag(TAG + "replay")]
     | Annotated[SyntheticFeed, Tag(TAG + "synthetic")]
     | Annotated[DatasetFeed, Tag(TAG + "dataset")]
+    | Annotated[ScenarioFeed, Tag(TAG + "scenario")]
     | Annotated[PluginFeed, Tag(TAG + PLUGIN_KIND)],
-    Discriminator(kinds("replay", "synthetic", "dataset")),
+    Discriminator(kinds("replay", "synthetic", "dataset", "scenario")),
 ]

@@ -45,7 +45,8 @@ POLICY_KINDS: Final = (
 """The kinds of policy that are built in."""
 PLUGIN_KIND: Final = "plugin"
 BUILT_IN: Final = (
-    *("replay", "synthetic", "dataset", "paper", "delta_hedger"),
+    *("replay", "synthetic", "dataset", "scenario", "paper", "delta_hedger"),
+    *("convertible_arbitrage", "merger_arbitrage"),
     *POLICY_KINDS,
 )
 TAG: Final = "kind:"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import (
+    BaseModel,
     Discriminator,
     Field,
     Tag,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from bot.app.config_parts import (
@@ -54,11 +57,18 @@ class StrategyTable(Kinded):
 
     def instruments(self) -> tuple[str, ...]:
         """The instruments its keys name, as written."""
-        found: list[str] = []
-        for key in self.instrument_keys:
-            value = getattr(self, key)
-            found += [value] if isinstance(value, str) else list(value or ())
-        return tuple(found)
+        return tuple(_named(self, self.instrument_keys))
+
+
+def _named(table: BaseModel, keys: tuple[str, ...]) -> Iterator[str]:
+    """What these keys of a table and of the tables below it hold, as written."""
+    for key in type(table).model_fields:
+        value = getattr(table, key)
+        several = value if isinstance(value, tuple | list) else (value,)
+        yield from (item for item in several if key in keys and isinstance(item, str))
+        for item in several:
+            if isinstance(item, BaseModel):
+                yield from _named(item, keys)
 
 
 class DeltaHedgerConfig(StrategyTable):
@@ -343,6 +353,148 @@ class TailHedgerConfig(StrategyTable):
         return found
 
 
+class BondPosition(Section):
+    """One bond of a convertible arbitrage."""
+
+    bond: InstrumentText = Field(description="id of one of [[convertibles]]")
+    quantity: Annotated[Number, Field(ge=0, le=1e12)] | None = Field(
+        default=None, description="bonds to hold; absent: what the book holds"
+    )
+    entry: Annotated[Number, Field(ge=-1, le=1)] | None = Field(
+        default=None, description="buys once the ask is this share below the model's value; absent: at once"
+    )
+    exit: Annotated[Number, Field(ge=-1, le=10)] | None = Field(
+        default=None, description="sells once the bid is this share above the model's value; absent: never"
+    )
+
+
+class ConvertibleArbitrageConfig(StrategyTable):
+    """Long convertibles, short their delta of shares."""
+
+    instrument_keys: ClassVar[tuple[str, ...]] = ("bond", "credit_hedge")
+
+    kind: Literal["convertible_arbitrage"]
+    name: Name = Field(default="convertible_arbitrage", description="how records call this strategy")
+    positions: tuple[BondPosition, ...] = Field(min_length=1, max_length=1000, description="the bonds")
+    half_width: Annotated[Number, Field(ge=0, le=1e12)] = Field(description="shares of net delta let drift either way")
+    to: Literal["edge", "centre"] = Field(default="centre", description="where a hedge that left its band goes")
+    hedge_ratio: Annotated[Number, Field(ge=0, le=10)] = Field(default=1.0, description="share of the delta hedged")
+    calibrate: Literal["none", "vol", "spread"] = Field(
+        default="none", description="what of the model is fitted to the bond's quote at each re-mark"
+    )
+    remark: Interval = Field(default=parse_span("1h"), description="time between re-marks of model and credit")
+    max_short: Annotated[Number, Field(ge=0, le=1e12)] | None = Field(
+        default=None, description="shares that can be borrowed; absent: any number, until a notice says another"
+    )
+    max_borrow_rate: RateNumber | None = Field(default=None, description="leaves when borrowing costs more, per year")
+    on_call: Literal["hold", "sell"] = Field(
+        default="hold", description="a called bond is hedged to its end, or sold at the notice"
+    )
+    on_recall: Literal["reduce", "accept"] = Field(
+        default="reduce", description="where too few shares can be borrowed: fewer bonds, or less hedge"
+    )
+    convert: Flag = Field(default=True, description="convert a bond that is worth its shares and no more")
+    stale_after: Interval | None = Field(default=None, description="a quote older than this is not acted on")
+    credit_hedge: InstrumentText | None = Field(default=None, description="what gains when credit spreads widen")
+    credit_per_contract: Number | None = Field(
+        default=None, description="money one contract of it gains per 1.00 of spread"
+    )
+    credit_half_width: Annotated[Number, Field(ge=0, le=1e12)] = Field(
+        default=0.0, description="contracts of it let drift either way"
+    )
+    accuracy: Literal["fast", "default", "high"] = Field(default="default", description="of the grids behind the delta")
+
+
+class CollarConfig(Section):
+    """Shares that depend on the acquirer's price at the close."""
+
+    kind: Literal["fixed_value", "fixed_ratio"] = Field(
+        description="between low and high: shares worth `value`, or `ratio` shares; at the edges the other is fixed"
+    )
+    low: Annotated[Number, Field(gt=0)] = Field(description="the acquirer's price below which the other is fixed")
+    high: Annotated[Number, Field(gt=0)] = Field(description="the acquirer's price above which the other is fixed")
+    value: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="money of 'fixed_value' a share")
+    ratio: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="shares of 'fixed_ratio' a share")
+
+    @model_validator(mode="after")
+    def _sound(self) -> CollarConfig:
+        if self.low >= self.high:
+            raise ValueError(f"expected low below high, found {self.low} and {self.high}")
+        given, other = (self.value, self.ratio) if self.kind == "fixed_value" else (self.ratio, self.value)
+        if given is None or other is not None:
+            raise ValueError(f"kind {self.kind!r}: expected {self.kind.removeprefix('fixed_')} alone")
+        return self
+
+
+class DealConfig(Section):
+    """One announced deal: what a share of the target becomes, when, and where the target goes if it does not."""
+
+    target: InstrumentText = Field(description="what is taken over")
+    acquirer: InstrumentText | None = Field(default=None, description="whose shares are given; absent: cash alone")
+    cash: Annotated[Number, Field(ge=0, le=1e9)] = Field(default=0.0, description="per share of the target")
+    ratio: Annotated[Number, Field(ge=0, le=1e6)] = Field(default=0.0, description="the acquirer's shares per share")
+    collar: CollarConfig | None = Field(default=None, description="shares that depend on the acquirer's price")
+    expected_close: Instant = Field(description="when it should be done")
+    break_price: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
+        default=None, description="where the target goes if the deal breaks"
+    )
+    unaffected: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
+        default=None, description="instead of break_price: its price before the deal, moved with `market`"
+    )
+    market: InstrumentText | None = Field(default=None, description="what moves the unaffected price")
+    market_beta: Annotated[Number, Field(ge=-100, le=100)] = Field(
+        default=1.0, description="of the target's return to the market's, without the deal"
+    )
+    market_start: Annotated[Number, Field(gt=0, le=1e9)] | None = Field(
+        default=None, description="the market when the target was unaffected; absent: the first price seen"
+    )
+    beta: Annotated[Number, Field(ge=-100, le=100)] = Field(
+        default=0.0, description="of the target's return to the acquirer's, after a break"
+    )
+    acquirer_jump: Annotated[Number, Field(gt=-1, le=10)] = Field(
+        default=0.0, description="the acquirer's return on a break: a rise hurts who is short of it"
+    )
+    acquirer_vol: VolNumber = Field(default=0.3, description="of the acquirer, for collars")
+    rate: RateNumber = Field(default=0.0, description="of financing, continuous, per year")
+    dividend: RateNumber = Field(default=0.0, description="yield of the acquirer until the close")
+    target_dividend: RateNumber = Field(default=0.0, description="yield of the target until the close")
+    budget: Annotated[Number, Field(ge=0, le=1e15)] | None = Field(
+        default=None, description="most that it may lose if it breaks; the strategy's when absent"
+    )
+    quantity: Annotated[Number, Field(ge=0, le=1e12)] | None = Field(
+        default=None, description="shares of the target to hold, instead of a budget"
+    )
+    max_shares: Annotated[Number, Field(ge=0, le=1e12)] | None = Field(
+        default=None, description="shares of the target at most"
+    )
+
+
+class MergerArbitrageConfig(StrategyTable):
+    """Long targets of announced deals, short what they are paid with."""
+
+    instrument_keys: ClassVar[tuple[str, ...]] = ("target", "acquirer", "market")
+
+    kind: Literal["merger_arbitrage"]
+    name: Name = Field(default="merger_arbitrage", description="how records call this strategy")
+    deals: tuple[DealConfig, ...] = Field(min_length=1, max_length=1000, description="the deal book")
+    budget: Annotated[Number, Field(ge=0, le=1e15)] | None = Field(
+        default=None, description="most that each deal may lose if it breaks"
+    )
+    half_width: Annotated[Number, Field(ge=0, le=1e12)] = Field(
+        default=0.0, description="shares of an acquirer let drift either way"
+    )
+    to: Literal["edge", "centre"] = Field(default="centre", description="where a hedge that left its band goes")
+    slack: Share = Field(default=0.10, description="of the budget that prices may exceed it by before shares are sold")
+    min_return: Annotated[Number, Field(ge=-1, le=100)] | None = Field(
+        default=None, description="enters a deal that pays as much a year; absent: any"
+    )
+    exit_return: Annotated[Number, Field(ge=-1, le=100)] | None = Field(
+        default=None, description="leaves a deal that pays less a year; absent: none"
+    )
+    look: Interval = Field(default=parse_span("1h"), description="looks again after so long without a quote")
+    stale_after: Interval | None = Field(default=None, description="a quote older than this is not acted on")
+
+
 class PluginStrategy(Plugin):
     """A strategy that a plug-in brings."""
 
@@ -360,8 +512,15 @@ StrategyConfig: TypeAlias = Annotated[
     | Annotated[TailHedgerConfig, Tag(TAG + "tail_hedger")]
     | Annotated[GammaScalperConfig, Tag(TAG + "gamma_scalper")]
     | Annotated[VegaHedgerConfig, Tag(TAG + "vega_hedger")]
+    | Annotated[ConvertibleArbitrageConfig, Tag(TAG + "convertible_arbitrage")]
+    | Annotated[MergerArbitrageConfig, Tag(TAG + "merger_arbitrage")]
     | Annotated[PluginStrategy, Tag(TAG + PLUGIN_KIND)],
-    Discriminator(kinds("delta_hedger", "gamma_scalper", "vega_hedger", "portfolio_insurance", "tail_hedger")),
+    Discriminator(
+        kinds(
+            *("delta_hedger", "gamma_scalper", "vega_hedger", "portfolio_insurance", "tail_hedger"),
+            *("convertible_arbitrage", "merger_arbitrage"),
+        )
+    ),
 ]
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from bot.core.events import Evidence
 from bot.core.ports import StrategyView
 from bot.domain.orders import QuoteRef
-from bot.domain.units import NS_PER_SECOND, Nanos
+from bot.domain.units import Nanos, span
 
 
 class Sight(NamedTuple):
@@ -50,8 +50,7 @@ def _fault(view: StrategyView, instrument: str, price: float, ts: Nanos, stale_a
     if math.isnan(price):
         return f"no two-sided quote of {instrument}"
     if stale_after is not None and view.now - ts > stale_after:
-        age = (view.now - ts) // NS_PER_SECOND
-        return f"the quote of {instrument} is {age} s old, bound {stale_after // NS_PER_SECOND} s"
+        return f"the quote of {instrument} is older than {span(stale_after)}"
     if not view.is_open(instrument):
         return f"the session of {instrument} is closed"
     return ""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bot.domain.convertible import SAME_INSTANT, ConvertibleModel, ConvertibleTerms
 from bot.domain.instruments import ConvertibleBond
-from bot.domain.units import DAYS_PER_YEAR, Nanos, Years
+from bot.domain.units import DAYS_PER_YEAR, NS_PER_YEAR, Nanos, Years
 from bot.pricing import convertible
 from bot.pricing.convertible import Accuracy, ConvertibleGrid
 
@@ -31,6 +31,8 @@ LADDERS: Final[dict[By, tuple[float, ...]]] = {
     "spread": (0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.6, 1.2, 2.0),
 }
 """Where an implied vol or spread is looked for: between the first two of these that lie on either side of the price."""
+NEAR: Final = 0.15
+"""How far either side of a last answer the next is looked for first, as a share of it."""
 MOST_STEPS: Final = 60
 CLOSE: Final = 1e-6
 """An implied number is found when it gives the price back to this part of face."""
@@ -93,38 +95,59 @@ class Shelf:
 
         Shape: that of `spot`.
         """
-        seen = bond.model if model is None else model
         own = bond.terms if terms is None else terms
-        at = bond.years(ts)
-        shape = np.shape(spot)
-        if at > own.maturity + SAME_INSTANT:
-            return BondValue(*(np.zeros(shape) for _ in BondValue._fields))
-        made = None if seen is None else self.grid(own, seen, min(self.anchor(own, at), own.maturity))
-        if made is None:
-            return BondValue(*(np.full(shape, math.nan) for _ in BondValue._fields))
-        found = made.read(spot)
-        scale = 100.0 / bond.terms.face
-        aged = found.price + found.theta * max(at - made.at, 0.0)
-        return BondValue(
-            price=scale * np.maximum(aged, 0.0),
-            delta=found.delta,
-            gamma=found.gamma,
-            theta=scale * found.theta,
-            parity=scale * found.parity,
-            floor=scale * found.bond_floor,
-        )
+        S = np.asarray(spot, dtype=np.float64)
+        stamps = np.full(S.size, ts, dtype=np.int64)
+        found = self._values(bond, S.reshape(-1), stamps, self.anchor(own, bond.years(ts)), model=model, terms=own)
+        return BondValue(*(np.broadcast_to(row, S.size).reshape(S.shape) for row in found))
 
-    def path(self, bond: ConvertibleBond, spots: Floats, instants: NDArray[np.int64]) -> BondValue:
-        """What the bond is worth along a path, each instant as `value` has it. Shape: spots, instants (n,)."""
-        out = [np.full(len(spots), math.nan) for _ in BondValue._fields]
-        by_anchor: dict[Years, list[int]] = {}
-        for i, ts in enumerate(instants.tolist()):
-            by_anchor.setdefault(self.anchor(bond.terms, bond.years(ts)), []).append(i)
-        for rows in by_anchor.values():
-            for i in rows:
-                for column, read in zip(out, self.value(bond, float(spots[i]), int(instants[i])), strict=True):
-                    column[i] = read
+    def path(
+        self,
+        bond: ConvertibleBond,
+        spots: Floats,
+        instants: NDArray[np.int64],
+        *,
+        model: ConvertibleModel | None = None,
+        terms: ConvertibleTerms | None = None,
+    ) -> BondValue:
+        """What the bond is worth along a path, each instant with the bits of `value`. Shape: spots, instants (n,)."""
+        own = bond.terms if terms is None else terms
+        out = np.full((len(BondValue._fields), len(spots)), math.nan)
+        anchors = np.array([self.anchor(own, bond.years(ts)) for ts in instants.tolist()])
+        for anchor in np.unique(anchors):
+            rows = np.flatnonzero(anchors == anchor)
+            out[:, rows] = self._values(bond, spots[rows], instants[rows], float(anchor), model=model, terms=own)
         return BondValue(*out)
+
+    def _values(
+        self,
+        bond: ConvertibleBond,
+        spots: Floats,
+        instants: NDArray[np.int64],
+        anchor: Years,
+        *,
+        model: ConvertibleModel | None,
+        terms: ConvertibleTerms,
+    ) -> Floats:
+        """Instants of one anchor. Shape: spots, instants (n,); result (fields, n)."""
+        at = (instants - bond.reference) / NS_PER_YEAR
+        seen = bond.model if model is None else model
+        made = None if seen is None else self.grid(terms, seen, min(anchor, terms.maturity))
+        over = at > terms.maturity + SAME_INSTANT
+        if made is None:
+            return np.tile(np.where(over, 0.0, math.nan), (len(BondValue._fields), 1))
+        found = made.read(spots)
+        scale = 100.0 / bond.terms.face
+        aged = found.price + found.theta * np.maximum(at - made.at, 0.0)
+        columns = (
+            scale * np.maximum(aged, 0.0),
+            found.delta,
+            found.gamma,
+            scale * found.theta,
+            scale * found.parity,
+            scale * found.bond_floor,
+        )
+        return np.where(over, 0.0, np.stack(columns))
 
 
 def solve(
@@ -162,18 +185,25 @@ def implied(
     at: Years,
     by: By,
     accuracy: Accuracy = "default",
+    near: float | None = None,
 ) -> float:
     """The vol or spread at which the model gives `price` (currency per bond, dirty); NaN where none on the ladder does.
 
     The value need not be monotone (calls cap what vol adds; a share that drops to nothing grows faster while it lives), so
-    the lowest bracket of the ladder is taken, and searched by false position with the Illinois step.
+    the bracket round `near` (the last answer, say) is tried first, then the lowest of the ladder; each is searched by false
+    position with the Illinois step.
     """
     name = "hazard" if by == "spread" and model.hazard is not None else by
 
     def miss(x: float) -> float:
         return _worth(terms, _with(model, name, x), spot, at, accuracy) - price
 
-    return _root(miss, LADDERS[by], tolerance=CLOSE * terms.face)
+    tolerance = CLOSE * terms.face
+    if near is not None and near > 0.0:
+        found = _root(miss, (near * (1.0 - NEAR), near * (1.0 + NEAR)), tolerance=tolerance)
+        if not math.isnan(found):
+            return found
+    return _root(miss, LADDERS[by], tolerance=tolerance)
 
 
 def events_of(terms: ConvertibleTerms) -> tuple[Years, ...]:
