@@ -219,7 +219,7 @@ def lattice_scores(staged: Staged) -> list[Row]:
 
 
 def _value(problem: exact.Problem, rule: Callable[[int, Array], Rule], *, otherwise: float) -> float:
-    """A rule's score without noise; `otherwise` where its bands are none (edges crossed or not numbers, at extreme aversions)."""
+    """A rule's score without noise; `otherwise` where it has no band (crossed edges at extreme aversions)."""
     try:
         return exact.evaluate(problem, rule, columns=COLUMNS)
     except ValueError:

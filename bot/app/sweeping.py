@@ -27,6 +27,7 @@ from rich.table import Table
 from bot.app import config as configs
 from bot.app import runs
 from bot.app.config_lab import SweepTable
+from bot.app.config_parts import DATA_ROOT
 from bot.app.config_text import PREFIX, dotted, literal
 from bot.app.export import replacing
 from bot.app.report_html import figure
@@ -244,6 +245,8 @@ def backtest_point(arguments: Mapping[str, Any]) -> Row:
     """
     bare = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
     base, own = dict(arguments["base_env"]), dict(arguments["env"])
+    if DATA_ROOT in base and not Path(base[DATA_ROOT]).is_dir():
+        del base[DATA_ROOT]  # another machine, whose own variable says where its copy is
     path = Path(arguments["config"])
     if configs.config_hash(configs.load_config(path, {**bare, **base})) != arguments["config_hash"]:
         raise DataError(f"{path.name}: the config or its book has changed since the sweep began")
@@ -284,7 +287,7 @@ def run_sweep(
     that do not exist, before anything runs; EvenkeelError when workers keep dying.
     """
     given = os.environ if env is None else env
-    laid = {name: value for name, value in given.items() if name.upper().startswith(PREFIX)}
+    laid = {name: value for name, value in given.items() if name.upper().startswith(PREFIX) or name == DATA_ROOT}
     laid.pop(f"{PREFIX}STORAGE__RUNS", None)
     check_points(config, points, {**given})
     place = folder_of(config) if folder is None else folder
