@@ -25,6 +25,10 @@ ES,future_option,call,3230,2020-03-20,physical,50,USD,-20
 """
 
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TITLES = {"spx": "SPX, 2 to 9 May 2019", "goog": "GOOG, 24 December 2015", "es": "ES, 5 to 6 January 2020"}
+
+
 class Recorded(NamedTuple):
     """A recorded market: the parts of a config that speak of it, and a book on it."""
 
@@ -242,3 +246,36 @@ def test_vega_is_brought_inside_its_limits(name: str, tmp_path_factory: pytest.T
     own = {line.instrument for target in found.targets for line in target.lines}
     assert own
     assert not own & {opening.instrument for opening in found.run.loop.openings}
+
+
+def row_of(page: str, name: str) -> list[str]:
+    """The cells that a page tells of a market, without its title."""
+    lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
+    (line,) = (line for line in lines if line.startswith(f"| {TITLES[name]} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+@pytest.mark.parametrize("name", MARKETS)
+def test_the_pages_tell_what_was_recorded(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The tables of the two pages hold the figures of these runs."""
+    found = told(tmp_path_factory.mktemp(name), name, "gamma_scalper")
+    own, book = figures(found, "gamma_scalper"), found.document["books"]["dynamic"]
+    assert row_of("strategies_gamma_scalper.md", name) == [
+        *(f"{own[key]:,.2f}" for key in ("gamma earned", "theta paid", "vega")),
+        f"{own['realised vol while held']:.2%}",
+        f"{own['implied vol while held']:.2%}",
+        f"{-book['attribution']['cost']:,.2f}",
+        f"{book['pnl']['total']:,.2f}",
+    ]
+    found = told(tmp_path_factory.mktemp(name), name, "vega_hedger")
+    own, book = figures(found, "vega_hedger"), found.document["books"]["dynamic"]
+    tenors = [key.removesuffix(": limit") for key in own if key.startswith("vega ") and key.endswith(": limit")]
+    assert row_of("strategies_vega_hedger.md", name) == [
+        " and ".join(f"{own[f'{tenor}: {what}']:,.0f}" for tenor in tenors)
+        for what in ("largest seen", "at the last look")
+    ] + [
+        f"{own['hedges']:.0f}",
+        f"{own['contracts']:.0f}",
+        f"{own['transaction cost: half spreads of what was asked for']:,.2f}",
+        f"{book['pnl']['total']:,.2f}",
+    ]
