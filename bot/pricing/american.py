@@ -6,7 +6,7 @@ calendar time (dV/dt); rho per 1.00 of rate. Method: the early exercise premium 
 strike, rate and yield exchanged (McDonald and Schroder 1998). Greeks are derivatives of that integral, the boundary's own
 derivatives included; nothing is bumped. Compiled; importing this module does not import the compiler.
 
-Where exercise before expiry never pays the answer is `black.bsm`'s, bit for bit. With q < r < 0 (puts) or r < q < 0
+Where exercise before expiry never pays the answer is `black.greeks_slice`'s, bit for bit. With q < r < 0 (puts) or r < q < 0
 (calls) there are two boundaries: refused with Status.DOUBLE_BOUNDARY.
 
 >>> put = price(100.0, 100.0, 1.0, 0.2, rate=0.05, cp=-1)
@@ -17,11 +17,12 @@ Where exercise before expiry never pays the answer is `black.bsm`'s, bit for bit
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bot.pricing import american_tables as tables
 from bot.pricing import black
 from bot.pricing.black import Array
 from bot.pricing.implied import ImpliedVol
@@ -40,9 +41,13 @@ price's integral; Newton rounds at most; tolerance on ln b / w."""
 NO_GAIN: Final = 1e-16
 FAR_RATES: Final = 1.0
 """Rows with (|r| + |q|) tau beyond it, and with |r - q| sqrt(tau) / vol beyond FAR_DRIFT, are solved as "high"."""
-FAR_DRIFT: Final = 5.0
-ROOT: Final = 1.5
-"""Nodes are Chebyshev's in sqrt(t)^(1 / ROOT)."""
+FAR_DRIFT: Final = 2.0
+STEEP: Final = ((15.0, 16), (150.0, 64), (600.0, 192))
+"""Drifts of deviations from which a spot that falls into exercise does so at one instant, and the panels of 16 points over
+which the price's integral is then taken. Beyond the last the step's own weight, r K - q S at the boundary, is all but 0."""
+PANEL: Final = 16
+HORIZON: Final = 9.0
+"""A drift of so many deviations away from exercise leaves e^(-HORIZON^2 / 2) for later: the option never ends, so to say."""
 
 
 class Boundary(NamedTuple):
@@ -212,14 +217,19 @@ def _solve(rows: _Rows, accuracy: Accuracy, *, greeks: bool) -> tuple[Array, Arr
     if live.size == 0:
         return out, ln_b, live
     columns = [column[live] for column in (s, k, r, q, rows.tau, rows.vol, rows.cp)]
-    hard = _is_hard(*columns[2:6]) if accuracy in {"fast", "default"} else np.zeros(live.size, dtype=bool)
-    if hard.any():
+    columns[4], stretch = _horizon(*columns[2:6])
+    panels = _panels(*columns[2:6])
+    hard = _is_hard(*columns[2:6]) & (accuracy in {"fast", "default"})
+    if hard.any() or panels.any() or (stretch > 1.0).any():
         result = np.empty((6, live.size))
-        for select, level in ((~hard, scheme), (hard, scheme_of("high"))):
+        for many, count in sorted(set(zip(hard.tolist(), panels.tolist(), strict=True))):
+            select = (hard == many) & (panels == count)
+            level = scheme_of("high" if many else accuracy, count)
             some = [column[select] for column in columns]
             found = np.empty((some[0].size, level.nodes.size))
             result[:, select] = _puts(level, some, found, greeks=greeks)
-            ln_b[select] = found if level is scheme else _at_nodes(found, level, scheme, some[2], some[3])
+            same = level is scheme and not (stretch[select] > 1.0).any()
+            ln_b[select] = found if same else _at_nodes(found, level, scheme, some[2], some[3], stretch[select])
     else:
         result = _puts(scheme, columns, ln_b, greeks=greeks)
     out[:, live] = result
@@ -237,11 +247,36 @@ def _is_hard(r: Array, q: Array, tau: Array, vol: Array) -> NDArray[np.bool_]:
     return hard
 
 
-def _at_nodes(ln_b: Array, have: Scheme, want: Scheme, r: Array, q: Array) -> Array:
-    """ln b at the nodes of another scheme. Shape: (k, nodes) of either."""
+def _horizon(r: Array, q: Array, tau: Array, vol: Array) -> tuple[Array, Array]:
+    """The time within which exercise is decided, and the root of tau over it. Shape: both (k,).
+
+    A put's spot that drifts up by many deviations is exercised soon or never: tau beyond that adds nothing, and the boundary
+    of the whole time would be a step that no few nodes resolve.
+    """
+    with np.errstate(all="ignore"):
+        drift = np.where(r > q, (r - q) * np.sqrt(tau) / vol, 0.0)
+        stretch = np.clip(drift / HORIZON, 1.0, 1e9)
+    return tau / (stretch * stretch), stretch
+
+
+def _panels(r: Array, q: Array, tau: Array, vol: Array) -> NDArray[np.int64]:
+    """Panels of the price's integral for rows that few points would step over, 0 for all others. Shape: (k,)."""
+    with np.errstate(all="ignore"):
+        drift = np.where(q > r, (q - r) * np.sqrt(tau) / vol, 0.0)
+    panels = np.zeros(r.size, dtype=np.int64)
+    for least, count in STEEP:
+        panels[drift > least] = count
+    return panels
+
+
+def _at_nodes(ln_b: Array, have: Scheme, want: Scheme, r: Array, q: Array, stretch: Array) -> Array:
+    """ln b at the nodes of another scheme, whose time is stretch^2 as long. Shape: ln_b and result (k, nodes) of either."""
+    z = np.cbrt(have.nodes * have.nodes)
+    at = np.cbrt(np.minimum(want.nodes * stretch[:, None], 1.0) ** 2)
+    across = tables.interpolation(z, at.ravel()).reshape(*at.shape, z.size)
     with np.errstate(all="ignore"):
         limit = np.where(q > r, np.log(r / q), 0.0)[:, None]
-        H = (ln_b - limit) ** 2 @ _interpolation(have.nodes, want.nodes).T
+        H = np.sum(across * ((ln_b - limit) ** 2)[:, None, :], axis=2)
         found: Array = limit - np.sqrt(np.maximum(H, 0.0))
     return found
 
@@ -269,8 +304,9 @@ def _puts(scheme: Scheme, columns: list[Array], ln_b: Array, *, greeks: bool) ->
 
 
 def _european(rows: _Rows) -> Array:
-    found = black.bsm(rows.S, rows.K, rows.tau, rows.vol, rate=rows.r, dividend=rows.q, cp=rows.cp)
-    return np.stack(found[:6])
+    """The compiled European outputs, whose bits no processor changes; rho from S delta - V, the discounted strike part."""
+    found = black.greeks_slice(rows.S, rows.K, rows.tau, rows.vol, rate=rows.r, dividend=rows.q, cp=rows.cp)
+    return np.stack([*found, rows.tau * (rows.S * found.delta - found.price)])
 
 
 def _limit(rows: _Rows) -> Array:
@@ -393,63 +429,28 @@ class Scheme(NamedTuple):
 
 
 @cache
-def scheme_of(accuracy: str) -> Scheme:
-    """The tables of one accuracy. Errors: ValueError for an unknown one."""
+def scheme_of(accuracy: str, panels: int = 0) -> Scheme:
+    """The tables of one accuracy, its price's integral over so many panels if any. Errors: ValueError for an unknown one."""
     if accuracy not in SHAPES:
         raise ValueError(f"american: accuracy: expected one of {sorted(SHAPES)}, found {accuracy!r}")
     (n_0, inner_0, rounds_0), (n, inner, outer), rounds, tolerance = SHAPES[accuracy]
-    few, nodes = _nodes(n_0), _nodes(n)
-    few_rules, few_points = _rules(few, inner_0)
-    rules, points = _rules(nodes, inner)
-    price_rules, price_points = _rules(np.ones(1), outer)
+    few, z = tables.nodes_z(n_0), tables.nodes_z(n)
+    few_rules, few_points = tables.rules(few, tables.angles(inner_0))
+    rules, points = tables.rules(z, tables.angles(inner))
+    price_rules, price_points = tables.rules(
+        np.ones(1), tables.angles(PANEL, panels) if panels else tables.angles(outer)
+    )
     return Scheme(
-        few=few,
-        few_across=_interpolation(few, few_points),
+        few=few * np.sqrt(few),
+        few_across=tables.interpolation(few, few_points),
         few_rules=few_rules,
         few_rounds=rounds_0,
-        nodes=nodes,
-        lift=_interpolation(few, nodes),
-        across=_interpolation(nodes, points),
+        nodes=z * np.sqrt(z),
+        lift=tables.interpolation(few, z),
+        across=tables.interpolation(z, points),
         rules=rules,
-        price_across=_interpolation(nodes, price_points),
+        price_across=tables.interpolation(z, price_points),
         price_rules=price_rules,
         rounds=rounds,
         tolerance=tolerance,
     )
-
-
-def _nodes(n: int) -> Array:
-    """Roots of the time left at Chebyshev's extrema but expiry itself, longest first. Shape: (n,)."""
-    nodes: Array = (0.5 * (1.0 + np.cos(np.pi * np.arange(n) / n))) ** ROOT
-    return nodes
-
-
-def _rules(roots: Array, count: int) -> tuple[Array, Array]:
-    """Rows u, sqrt u, weight of du, weight of du / sqrt u as fractions of tau; and the points sqrt(t - u).
-
-    u = t sin(angle)^2 with `count` Gauss-Legendre nodes of the angle. Shape: roots (n,) are sqrt(t / tau); rules
-    (4, n count), points (n count,).
-    """
-    x, weights = np.polynomial.legendre.leggauss(count)
-    angle = (x + 1.0) * np.pi / 4.0
-    weights = weights * np.pi / 4.0
-    sine, cosine = np.sin(angle), np.cos(angle)
-    root = roots[:, None]
-    rules: Any = [
-        (root * sine) ** 2,
-        root * sine,
-        2.0 * root**2 * sine * cosine * weights,
-        2.0 * root * cosine * weights,
-    ]
-    return np.ascontiguousarray(np.stack(rules).reshape(4, -1)), (root * cosine).ravel()
-
-
-def _interpolation(nodes: Array, points: Array) -> Array:
-    """The matrix that takes H at the nodes to H at the points: H = z poly(z), z = sqrt(t)^(1 / ROOT). Shape: (m, n)."""
-    z = nodes ** (1.0 / ROOT)
-    at = points ** (1.0 / ROOT)
-    matrix = np.empty((points.size, nodes.size))
-    for j in range(nodes.size):
-        others = np.delete(z, j)
-        matrix[:, j] = np.prod((at[:, None] - others) / (z[j] - others), axis=1) * at / z[j]
-    return matrix

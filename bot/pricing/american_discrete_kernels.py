@@ -1,4 +1,8 @@
-"""The compiled grid on which an American option with cash dividends is priced; law: one row, one grid, same bits each run."""
+"""The compiled grid on which an American option with cash dividends is priced; law: one row, one grid, same bits each run.
+
+The readable twin is `american_discrete_by_numpy`; the arithmetic is that of `elementary`, so bits do not depend on the
+processor.
+"""
 
 from __future__ import annotations
 
