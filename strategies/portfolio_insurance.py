@@ -501,8 +501,10 @@ class PortfolioInsurance:
         m = self._memory
         if m is None:
             return {}
+        worth, seen = view.equity(), self._price(view)
+        if worth is not None and not seen.fault and seen.ts > m.price_ts:
+            m = self._observe(view, m, float(worth), seen)  # the run went on after the last look
         score = m.score
-        worth = view.equity()
         value = score.value if worth is None else float(worth)
         paid = view.paid() if isinstance(view, SeesCosts) else {}
         return {

@@ -663,6 +663,9 @@ class TailHedger:
         m = self._memory
         if m is None:
             return {}
+        worth, seen = view.equity(), self._price(view, self._stock)
+        if worth is not None and not seen.fault and seen.ts > m.price_ts:
+            m = self._observe(m, view.now, float(worth), seen)  # the run went on after the last look
         years = years_between(m.began, m.ts)
         own, alone, less = m.own, m.alone, m.de_risked
         paid = view.paid() if isinstance(view, SeesCosts) else {}

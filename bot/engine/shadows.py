@@ -98,8 +98,8 @@ class Once:
         return self._inner.trades()
 
     def figures(self, view: StrategyView) -> Figures:
-        """What its strategy says of itself."""
-        return self._inner.figures(view) if isinstance(self._inner, Reports) else {}
+        """Nothing once it has acted: its strategy would tell of looks it never took."""
+        return self._inner.figures(view) if isinstance(self._inner, Reports) and not self._acted else {}
 
     def _first(self, ask: Callable[[], Sequence[Target]]) -> Sequence[Target]:
         if self._acted:

@@ -1,0 +1,157 @@
+"""The strategies' section is what each of them says of itself: figures by account and gauges over time; law: it knows no
+strategy, it shows what `Reports.figures` and `StrategyView.gauge` gave, and what is not known is a dash.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from bot.app import plots
+from bot.app.plots import Line, Panel
+from bot.app.report_html import (
+    DASH,
+    Column,
+    Markup,
+    chart,
+    figure,
+    legend_of,
+    names,
+    plain,
+    section,
+    swatch,
+    table,
+    tag,
+)
+from bot.app.report_material import DYNAMIC, Floats, Material
+
+SAME_SCALE: Final = 25.0
+"""Gauges share a panel while the largest reaches no further than this many times the smallest."""
+MOST_LINES: Final = 6
+MOST_PANELS: Final = 4
+
+Figures = Mapping[str, Mapping[str, float | str | None]]
+
+
+def strategies_section(m: Material) -> Markup:
+    """Each strategy's figures in every account that ran it, and its gauges in the first."""
+    told: Mapping[str, Mapping[str, Any]] = m.doc.get("strategies", {})
+    of = {name: None for account in m.accounts for name in told.get(account, {})}
+    if not of:
+        return section("strategies", "Strategies", tag("p", "No strategy of this run says figures of its own."))
+    parts: list[str] = []
+    for number, name in enumerate(of):
+        accounts = [account for account in m.accounts if name in told.get(account, {})]
+        figures = {account: told[account][name].get("figures", {}) for account in accounts}
+        parts.append(tag("h3", f"{name}, in {names(accounts)}"))
+        parts += _drawn(m, number, accounts[0], name)
+        parts += _tables(figures)
+    return section("strategies", "What each strategy says of itself", *parts)
+
+
+# --------------------------------------------------------------------------- figures
+
+
+def _tables(figures: Mapping[str, Figures]) -> list[Markup]:
+    """A table for each title, a row for each figure, a column for each account."""
+    titles = list(dict.fromkeys(title for found in figures.values() for title in found))
+    made: list[Markup] = []
+    for title in titles:
+        accounts = [account for account, found in figures.items() if title in found]
+        rows = list(dict.fromkeys(row for account in accounts for row in figures[account][title]))
+        cells = [[row, *(worded(figures[account][title].get(row)) for account in accounts)] for row in rows]
+        made.append(table([Column(title, "l"), *(Column(account) for account in accounts)], cells))
+    return made
+
+
+def worded(value: float | str | None) -> str:
+    """A figure of any size: whole numbers whole, from a hundred on two decimals, below it four digits that count.
+
+    >>> worded(1234567.891), worded(3.0), worded(0.000123456), worded(None), worded("1987-10-19")
+    ('1,234,567.89', '3', '0.0001235', '–', '1987-10-19')
+    """
+    if isinstance(value, str):
+        return value
+    if value is None or not math.isfinite(value):
+        return DASH
+    if value == int(value) and abs(value) < 1e15:
+        return plain(value)
+    if abs(value) >= 100.0:
+        return figure(value, 2)
+    digits = 3 - math.floor(math.log10(abs(value)))
+    return figure(value, min(max(digits, 2), 10)).rstrip("0").rstrip(".")
+
+
+# --------------------------------------------------------------------------- gauges
+
+
+def _drawn(m: Material, number: int, account: str, strategy: str) -> list[Markup]:
+    """The gauges of a strategy over time, those of one scale together."""
+    prefix = f"{account}/gauge/{strategy}/"
+    gauges = {
+        key.removeprefix(prefix): np.asarray(column, dtype=np.float64)
+        for key, column in m.samples.items()
+        if key.startswith(prefix)
+    }
+    known = {name: column for name, column in gauges.items() if np.isfinite(column).sum() >= 2}
+    if not known or len(m.instants) < 2:
+        return []
+    groups = scales(known)
+    shown = groups[:MOST_PANELS]
+    series = {name: i for i, name in enumerate(name for group in shown for name in group)}
+    panels = [
+        Panel(
+            unit=names(group),
+            lines=[Line(y=known[name], series=series[name], step=True) for name in group],
+            zero=_near_zero([known[name] for name in group]),
+            height=2.2,
+        )
+        for group in shown
+    ]
+    svg = plots.over_time(
+        f"strategy{number}", m.axis, m.instants, panels, label=f"What {strategy} gauged in {account} over time"
+    )
+    legend = legend_of(swatch(i, name, worded(_last(known[name]))) for name, i in series.items())
+    caption = f"In account {account}; the figure is the last." if account != DYNAMIC else "The figure is the last."
+    left = sum(len(group) for group in groups) - len(series)
+    if left:
+        caption += f" {left:,} more gauges are in the samples."
+    return [chart(_title(strategy, known), svg, caption=caption, legend=legend)]
+
+
+def scales(gauges: Mapping[str, Floats]) -> list[list[str]]:
+    """Names of gauges in groups of one scale, the largest first; within a group as they were given."""
+    reach = {name: float(np.max(np.abs(column[np.isfinite(column)]))) for name, column in gauges.items()}
+    ranked = sorted(gauges, key=lambda name: -reach[name])
+    groups: list[list[str]] = []
+    for name in ranked:
+        last = groups[-1] if groups else []
+        if last and len(last) < MOST_LINES and reach[last[0]] <= SAME_SCALE * reach[name]:
+            last.append(name)
+        else:
+            groups.append([name])
+    order = list(gauges)
+    return [sorted(group, key=order.index) for group in groups]
+
+
+def _near_zero(columns: Sequence[Floats]) -> bool:
+    """Whether the line of zero is worth its room: the values reach it, or come within their own spread of it."""
+    values = np.concatenate([column[np.isfinite(column)] for column in columns])
+    low, high = float(values.min()), float(values.max())
+    return low <= 0.0 <= high or min(abs(low), abs(high)) < high - low
+
+
+def _last(column: Floats) -> float:
+    return float(column[np.isfinite(column)][-1])
+
+
+def _title(strategy: str, gauges: Mapping[str, Floats]) -> str:
+    """The strategy's largest gauge from its first to its last value, with its extremes."""
+    name = max(gauges, key=lambda key: float(np.nanmax(np.abs(np.where(np.isfinite(gauges[key]), gauges[key], 0.0)))))
+    column = gauges[name][np.isfinite(gauges[name])]
+    low, high = worded(float(column.min())), worded(float(column.max()))
+    went = f"went from {worded(float(column[0]))} to {worded(float(column[-1]))}"
+    return f"{strategy}: {name} {went}, between {low} and {high}"
