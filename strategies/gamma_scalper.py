@@ -284,6 +284,7 @@ class GammaScalper:
         self._refuse_contradictions()
         self._worker = Worker(underlying=underlying, book=book, execution=self.execution, policy=name)
         self._memory = Memory()
+        self._fitted: tuple[tuple[int, int, int], float] | None = None
 
     def _refuse_contradictions(self) -> None:
         """ValueError for keys that do not fit each other."""
@@ -523,7 +524,7 @@ class GammaScalper:
         if days <= self.exit_days:
             return f"{days:.2f} days to expiry, {self.exit_days:g} is the end", "days"
         implied = self._implied(chain, rows)
-        ahead = forecast_vol(m.bars, self.forecast, horizon=left)
+        ahead = self._ahead(left)
         if self.exit_margin is not None and self.sign * (ahead - implied) < self.exit_margin:
             return (
                 f"the forecast {ahead:.2%} against {implied:.2%} implied is no longer worth {self.exit_margin:+.2%}",
@@ -538,12 +539,22 @@ class GammaScalper:
             return f"spot {spot:g} is {away:.2%} from the strikes' middle {strike:g}", "roll"
         return "", ""
 
+    def _ahead(self, horizon: float) -> float:
+        """The forecast over `horizon` years; one that is costly to fit is kept until another bar has come."""
+        bars = self._memory.bars
+        if self.forecast.kind != "garch":
+            return forecast_vol(bars, self.forecast, horizon=horizon)
+        key = (bars.count, bars.number, round(horizon * self.forecast.periods_per_year))
+        if self._fitted is None or self._fitted[0] != key:
+            self._fitted = (key, forecast_vol(bars, self.forecast, horizon=horizon))
+        return self._fitted[1]
+
     def _edge(self, view: StrategyView, chain: Chain, found: Choice) -> str:
         """The words of the entry rule when it is met, else empty; an unknown forecast is on the record."""
         if self.forecast.kind == "always":
             return f"implied {found.vols[1]:.2%}"
         rows = [chain.ids.index(leg.instrument) for leg in found.legs]
-        ahead = forecast_vol(self._memory.bars, self.forecast, horizon=float(min(chain.tau[r] for r in rows)))
+        ahead = self._ahead(float(min(chain.tau[r] for r in rows)))
         view.gauge("forecast", ahead)
         view.gauge("implied", found.vols[1])
         if math.isnan(ahead):
@@ -755,7 +766,7 @@ class GammaScalper:
         view.gauge("theta paid", sums.theta_paid)
         view.gauge("realised vol", math.sqrt(sums.realised / sums.years) if sums.years > 0.0 else math.nan)
         left = max((leg.tau for leg in sight.legs), default=math.nan)
-        view.gauge("forecast", forecast_vol(self._memory.bars, self.forecast, horizon=left) if sight.legs else math.nan)
+        view.gauge("forecast", self._ahead(left) if sight.legs else math.nan)
         moves = break_even(sight)
         view.gauge("implied", moves.vol)
         view.gauge("break-even move a day", moves.by_vol)
@@ -792,7 +803,7 @@ class GammaScalper:
                 "realised vol while held": known(realised),
                 "implied vol while held": known(implied),
                 "realised over implied variance, by dollar gamma": known(s.weighted_realised / weighted),
-                "forecast at the end": known(forecast_vol(m.bars, self.forecast, horizon=30.0 / 365.0)),
+                "forecast at the end": known(self._ahead(self.days / 365.0)),
                 "looks beyond the break-even move": known(s.over / s.looks if s.looks else math.nan),
             },
             "break-even move": {
