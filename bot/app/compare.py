@@ -23,7 +23,7 @@ from bot.app.config_text import nearest
 from bot.app.daemon import Progress
 from bot.app.lab_problem import CATALOGUE, Staged, chosen_aversion, config_policies, stage_problems
 from bot.app.lab_scores import Asked, cvar_se, known, section, std_influence, tuned_catalogue
-from bot.app.report_html import figure
+from bot.app.report_html import figure, names
 from bot.app.wiring import Run
 from bot.core.errors import ConfigError
 from bot.domain.units import span
@@ -539,8 +539,12 @@ def simulated_verdict(d: Row) -> list[str]:
     scored = [row for row in rows if row["gap"] is not None and row["name"] not in {"optimum", "daily Black-Scholes"}]
     if scored:
         best = max(scored, key=lambda row: row["gap"])
+        level = [
+            row["name"] for row in scored if best["gap"] - row["gap"] <= 2.0 * math.hypot(best["gap_se"], row["gap_se"])
+        ]
+        told = level[0] + " closes" if len(level) == 1 else names(level) + ", not to be told apart, close"
         lines.append(
-            f"{d['underlying']}, {d['world']}: {best['name']} closes most of the gap from daily Black-Scholes to the optimum, "
+            f"{d['underlying']}, {d['world']}: {told} most of the gap from daily Black-Scholes to the optimum, "
             f"{figure(best['gap'], 1)} ± {figure(best['gap_se'], 1)}%."
         )
     first = rows[0]

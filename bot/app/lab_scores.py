@@ -46,7 +46,7 @@ VOL_POINTS: Final = 0.05
 """How wrong the vol is in the robustness table: five points either way."""
 AVERSIONS: Final = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0)
 """Multiples of the aversion along the optimum's line of a frontier."""
-SHARES: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+SHARES: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 """Half widths as shares of the book's range of deltas, as tried."""
 DEVIATIONS: Final = (0.25, 0.5, 1.0, 2.0, 3.0)
 SCALES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
