@@ -221,7 +221,7 @@ def bachelier(
             -T * price,
             np.where(limit, 0.0, -D * n * d / v),
             np.where(limit, 0.0, vega * d * d / v),
-            r * delta + np.where(limit, 0.0, -0.5 * D * n * d / T),
+            r * delta + np.where(limit, 0.0, 0.5 * D * n * d / T),
             -delta,
         )
         expired = status == Status.EXPIRED
