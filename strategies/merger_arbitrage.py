@@ -28,13 +28,15 @@ from bot.core.quiet import QuietBox
 from bot.core.sight import Sight, evidence, needed_over_shown, paid_so_far, sight
 from bot.domain.deals import Collar, DealTerms
 from bot.domain.instruments import round_to_lot
-from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, Nanos, Rate, Vol, iso, years_between
+from bot.domain.units import NS_PER_DAY, Nanos, Rate, Vol, iso, years_between
 from bot.pricing import deal as deals
 from strategies.policies.decide import decide
 
 ZERO, ONE = Decimal(0), Decimal(1)
 LEAST_LOSS: Final = 0.01
 """A break is taken to cost at least this share of the target's price: a price at or below its break price still has risk."""
+LAST_DAY: Final = 1.0 / 365.0
+"""Within so many years of the expected close a return a year says nothing."""
 BREAK_DOUBT: Final = 0.10
 """How far the break price is moved to show what it matters."""
 
@@ -91,6 +93,18 @@ class Deal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 raise ValueError(f"{self.target}: {name}: expected a finite number, found {getattr(self, name)}")
 
 
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a deal stood when it was entered, for the report."""
+
+    ts: Nanos
+    price: float
+    offer: float
+    probability: float
+    annualised: float | None
+    hedge: float
+    loss: float
+
+
 class DealMemory(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered of one deal. `wanted` None: not entered yet; `asked` the last number the venue was asked for."""
 
@@ -105,8 +119,7 @@ class DealMemory(msgspec.Struct, frozen=True, kw_only=True):
     wanted: Decimal | None = None
     asked: Decimal | None = None
     why: str = ""
-    entered: float | None = None
-    hedge: float = 0.0
+    entry: Entry | None = None
     least: float | None = None
     greatest: float | None = None
 
@@ -164,7 +177,7 @@ class MergerArbitrage:
         slack: float = 0.10,
         min_return: float | None = None,
         exit_return: float | None = None,
-        look: Nanos = 60 * NS_PER_MINUTE,
+        look: Nanos = NS_PER_DAY,
         stale_after: Nanos | None = None,
     ) -> None:
         self.name, self.book = name, book
@@ -288,6 +301,7 @@ class MergerArbitrage:
             return
         if found.what == "broken":
             self._note(found.target, status="broken", wanted=ZERO, why=found.text or "the deal is off")
+            self._end_gauges(view, found.target)
             return
         changes: dict[str, object] = {
             name: value for name in ("expected_close", "break_price") if (value := getattr(found, name)) is not None
@@ -303,6 +317,8 @@ class MergerArbitrage:
                 view.alarm(Alarm(code="bad_notice", text=fault, ts=view.now, underlying=found.target))
                 return
         status = "closing" if found.what == "closed" else "open"
+        if status == "closing":
+            self._end_gauges(view, found.target)
         if found.what == "amended" and own.wanted is not None:
             changes |= {"wanted": None, "why": "terms amended"}  # sized anew, up or down
         self._note(found.target, status=status, **changes)
@@ -321,8 +337,7 @@ class MergerArbitrage:
         memory = self._memory
         if memory is not None and event.what == "merger" and event.instrument in memory.deals:
             self._note(event.instrument, status="closed", wanted=ZERO, why=event.text or "the merger is done")
-            for name in GAUGES:
-                view.gauge(f"{name}:{event.instrument}", math.nan)
+            self._end_gauges(view, event.instrument)
             self._keep(view)
         return self._decide(view)
 
@@ -357,7 +372,7 @@ class MergerArbitrage:
         if own.status == "closed":
             return None, 0.0, ""
         standing = self._standing(view, key)
-        if own.status != "broken":
+        if own.status == "open":
             self._show(view, key, standing)
         if standing.fault and own.status != "broken":
             if own.wanted is None or own.wanted or self._exposure(view, key):
@@ -405,7 +420,7 @@ class MergerArbitrage:
             hedge=hedge,
             loss=float(loss),
             spread=at_close - seen.price,
-            annualised=float(deals.annualised(seen.price, at_close, tau)),
+            annualised=float(deals.annualised(seen.price, at_close, tau)) if tau > LAST_DAY else NAN,
         )
 
     def _down(self, view: StrategyView, key: str) -> tuple[float, str]:
@@ -433,10 +448,15 @@ class MergerArbitrage:
             least, greatest = (p if x is None else pick(x, p) for x, pick in ((own.least, min), (own.greatest, max)))
             self._note(key, least=least, greatest=greatest)
 
+    @staticmethod
+    def _end_gauges(view: StrategyView, key: str) -> None:
+        for name in GAUGES:
+            view.gauge(f"{name}:{key}", math.nan)
+
     def _size(self, view: StrategyView, key: str, standing: Standing) -> None:
         """Enter what pays enough, leave what no longer does, and keep the loss on a break within its budget."""
         own, pays = self._own(key), standing.annualised
-        if own.wanted and self._exit_return is not None and pays < self._exit_return:
+        if own.wanted and self._exit_return is not None and pays < self._exit_return:  # NaN on the last day: it stays
             why = f"pays {pays:.2%} a year, exit {self._exit_return:.2%}"
             self._note(key, wanted=ZERO, why=why)
             return
@@ -450,9 +470,8 @@ class MergerArbitrage:
             if own.wanted is not None and self._min_return is None:
                 return
             shares, why = self._fitting(view, key, standing)
-            p = f"p {standing.probability:.3f}, "
-            entered = standing.price if own.entered is None else own.entered
-            self._note(key, wanted=shares, why=f"{p}{pays:.2%} a year; {why}", entered=entered)
+            word = f"p {standing.probability:.3f}, {pays:.2%} a year; {why}"
+            self._note(key, wanted=shares, why=word, entry=own.entry or _entry(view.now, standing))
             return
         bound = self._bound(key)
         loss = max(standing.loss, LEAST_LOSS * standing.price)
@@ -584,7 +603,18 @@ class MergerArbitrage:
         yield "status", own.status
         yield "why", own.why or None
         yield "shares held", held
-        yield "price at entry", own.entered
+        if own.entry is not None:
+            yield "entered", iso(own.entry.ts)
+            yield "price at entry", own.entry.price
+            yield "offer at entry, present value", own.entry.offer
+            yield "implied probability at entry", own.entry.probability
+            yield "annualised return at entry", own.entry.annualised
+            yield "hedge ratio at entry", own.entry.hedge
+            yield "loss a share at entry, if it breaks", own.entry.loss
+        if own.status in {"closed", "broken"}:
+            yield "implied probability, least", own.least
+            yield "implied probability, greatest", own.greatest
+            return
         yield "target", _known(standing.price)
         yield "acquirer", _known(standing.acquirer)
         yield "offer, present value", _known(standing.offer)
@@ -627,6 +657,18 @@ class MergerArbitrage:
         yield "greatest need over displayed size", memory.over_shown or None
         for kind, amount in paid_so_far(view).items():
             yield f"account: {kind}", amount
+
+
+def _entry(ts: Nanos, s: Standing) -> Entry:
+    return Entry(
+        ts=ts,
+        price=s.price,
+        offer=s.offer,
+        probability=s.probability,
+        annualised=_known(s.annualised),
+        hedge=s.hedge,
+        loss=s.loss,
+    )
 
 
 def _deal(given: Deal | Mapping[str, object]) -> Deal:

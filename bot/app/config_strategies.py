@@ -491,7 +491,7 @@ class MergerArbitrageConfig(StrategyTable):
     exit_return: Annotated[Number, Field(ge=-1, le=100)] | None = Field(
         default=None, description="leaves a deal that pays less a year; absent: none"
     )
-    look: Interval = Field(default=parse_span("1h"), description="looks again after so long without a quote")
+    look: Interval = Field(default=parse_span("1d"), description="looks again this often, quotes or not")
     stale_after: Interval | None = Field(default=None, description="a quote older than this is not acted on")
 
 

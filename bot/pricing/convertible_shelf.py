@@ -24,7 +24,7 @@ from bot.pricing.convertible import Accuracy, ConvertibleGrid
 Floats: TypeAlias = NDArray[np.float64]
 By: TypeAlias = Literal["vol", "spread"]
 
-MOST_GRIDS: Final = 64
+MOST_GRIDS: Final = 400
 """Grids kept; the oldest used goes first. One of default accuracy takes 40 kB."""
 LADDERS: Final[dict[By, tuple[float, ...]]] = {
     "vol": (0.02, 0.1, 0.2, 0.3, 0.45, 0.7, 1.1, 1.8, 3.0),
@@ -62,6 +62,7 @@ class Shelf:
         self._keep = keep
         self._grids: dict[tuple[ConvertibleTerms, ConvertibleModel, Years], ConvertibleGrid | None] = {}
         self._events: dict[ConvertibleTerms, tuple[Years, ...]] = {}
+        self._paths: dict[str, tuple[object, BondValue]] = {}
 
     def grid(self, terms: ConvertibleTerms, model: ConvertibleModel, anchor: Years) -> ConvertibleGrid | None:
         """The grid of some terms at an anchor, made once; None for a market no grid can hold."""
@@ -110,14 +111,24 @@ class Shelf:
         model: ConvertibleModel | None = None,
         terms: ConvertibleTerms | None = None,
     ) -> BondValue:
-        """What the bond is worth along a path, each instant with the bits of `value`. Shape: spots, instants (n,)."""
+        """What the bond is worth along a path, each instant with the bits of `value`. Shape: spots, instants (n,).
+
+        The last path of each bond is kept: a report asks for the same one account after account. Read-only.
+        """
         own = bond.terms if terms is None else terms
+        asked = (own, model, spots.tobytes(), instants.tobytes())
+        last = self._paths.get(bond.id)
+        if last is not None and last[0] == asked:
+            return last[1]
         out = np.full((len(BondValue._fields), len(spots)), math.nan)
         anchors = np.array([self.anchor(own, bond.years(ts)) for ts in instants.tolist()])
         for anchor in np.unique(anchors):
             rows = np.flatnonzero(anchors == anchor)
             out[:, rows] = self._values(bond, spots[rows], instants[rows], float(anchor), model=model, terms=own)
-        return BondValue(*out)
+        out.setflags(write=False)
+        found = BondValue(*out)
+        self._paths[bond.id] = (asked, found)
+        return found
 
     def _values(
         self,
