@@ -378,8 +378,15 @@ def sweep(
         count=points,
         seed=seed,
     )
-    with sweeping.bar_of(loaded.name, quiet=as_json, console=Console(file=sys.stderr)) as told:
-        document, folder = sweeping.run_sweep(loaded, asked, folder=out, workers=workers, dask=dask, progress=told)
+    place = sweeping.folder_of(loaded) if out is None else out
+    try:
+        with sweeping.bar_of(loaded.name, quiet=as_json, console=Console(file=sys.stderr)) as told:
+            document, folder = sweeping.run_sweep(
+                loaded, asked, folder=place, workers=workers, dask=dask, progress=told
+            )
+    except KeyboardInterrupt:
+        terminal.say(f"interrupted; the answers so far are kept in {place}: the same command goes on from there")
+        raise
     if report is not None:
         from bot.app import report_policies  # noqa: PLC0415
 
