@@ -198,6 +198,13 @@ def test_seventy_years_of_rolling_puts_run_whole(tmp_path: Path) -> None:
     figures = document["strategies"]["dynamic"]["tail_hedger"]["figures"]
     assert figures["Outcome"]["stock alone"] == pytest.approx(1e8 * 2633.080078 / 16.66, rel=1e-9)
     assert 830 <= figures["Trading"]["rolls"] <= 850
+    outcome, tail = figures["Outcome"], figures["Tail"]
+    growth = [outcome[f"growth a year{which}"] for which in ("", ", stock alone", ", de-risked")]
+    assert growth == pytest.approx([0.06767, 0.07340, 0.05725], abs=1e-5)  # as docs/strategies_tail_hedger.md says
+    falls = [tail[f"largest drawdown{which}"] for which in ("", ", stock alone", ", de-risked")]
+    assert falls == pytest.approx([0.56384, 0.56775, 0.45652], abs=1e-5)
+    months = [tail[f"worst months' mean loss{which}"] for which in ("", ", stock alone", ", de-risked")]
+    assert months == pytest.approx([0.08410, 0.08900, 0.06680], abs=1e-5)
     assert figures["Tail"]["months"] == 827
     assert 95.0 < figures["Overlay"]["premium, bp a year of the worth"] < 105.0
     pnl = document["books"]["dynamic"]["attribution"]
