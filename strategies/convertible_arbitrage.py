@@ -402,6 +402,8 @@ class ConvertibleArbitrage:
         if readings is None:
             return []
         elected = {r.bond.id: t for r in readings if (t := self._elect(view, r)) is not None}
+        if elected:
+            self._note_stock(stock, hedging=True)  # the shares that are delivered are its own to sell
         readings = [r._replace(bonds=ZERO) if r.bond.id in elected else r for r in readings]
         readings = self._within_borrow(view, stock, readings)
         targets, there = list(elected.values()), []
