@@ -31,6 +31,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bot.domain.units import decimal_of
 from bot.pricing import black
 from bot.pricing.black import Array
 
@@ -52,8 +53,10 @@ FINER: Final = 4
 """How many times finer the rows are on which a payoff enters."""
 MARGIN: Final = 6
 """Columns beyond the last edges in which the next ones are looked for first."""
-LOT_COLUMNS: Final = 2000
+LOT_COLUMNS: Final = 1000
 """More lots than this across the book's deltas are no lots: holdings are then continuous."""
+FEW_LOTS: Final = 100
+"""Up to so many lots across the book's deltas rows are twice as many."""
 UNIT_COLUMNS: Final = 200
 """Columns across the largest single jump of the payoff's slope; a book of many has up to MOST_COLUMNS."""
 MOST_COLUMNS: Final = 512
@@ -271,12 +274,12 @@ def make_grid(problem: Problem, *, per_step: int | None = None, columns: int | N
     """The grid of a problem; `reach` (lo, hi) widens the holdings beyond the book's own deltas."""
     spot, N = problem.spot, problem.dates
     s = problem.vol * math.sqrt(problem.step)
-    per_step = _rows_per_step(problem, s) if per_step is None else per_step
-    half = math.ceil(TERM_REACH * math.sqrt(N) * per_step)
-    x: Array = np.asarray(np.arange(-half, half + 1) * (s / per_step), dtype=np.float64)
     lo, hi = delta_range(problem)
     if reach is not None:
         lo, hi = min(lo, reach[0]), max(hi, reach[1])
+    per_step = _rows_per_step(problem, lo, hi) if per_step is None else per_step
+    half = math.ceil(TERM_REACH * math.sqrt(N) * per_step)
+    x: Array = np.asarray(np.arange(-half, half + 1) * (s / per_step), dtype=np.float64)
     y, zero, lattice = _holdings(problem, lo, hi, columns)
     times = np.arange(N + 1) * problem.step
     return Grid(
@@ -296,10 +299,12 @@ def make_grid(problem: Problem, *, per_step: int | None = None, columns: int | N
     )
 
 
-def _rows_per_step(problem: Problem, s: float) -> int:
+def _rows_per_step(problem: Problem, lo: float, hi: float) -> int:
     """Rows in a step's deviation: more where utility bends sharply within a step, and where there are few steps."""
     bend = steepness(problem)
     needed = PER_STEP if bend < 3.0 else PER_STEP + 1 if bend < 30.0 else 2 * PER_STEP if bend < CUT_RULES else PER_STEP
+    if 0.0 < (hi - lo) <= FEW_LOTS * problem.lot:
+        needed *= 2  # edges then jump from lot to lot, at a row
     return max(needed, math.ceil(8.0 / math.sqrt(problem.dates)))
 
 
@@ -313,12 +318,18 @@ def _holdings(problem: Problem, lo: float, hi: float, columns: int | None) -> tu
         below, above = math.ceil(-lo / lot - 1e-9), math.ceil(hi / lot - 1e-9)
         if below + above < 1:
             above = 1
-        return np.arange(-float(below), above + 0.5) * lot, below, True
+        return lots_between(-below, above, lot), below, True
     step = span / (columns_for(problem, span) if columns is None else columns)
     below, above = math.ceil(-lo / step - 1e-9), math.ceil(hi / step - 1e-9)
     below = max(below, 4) if below else 0
     above = max(above, 4) if above else 0
     return np.arange(-float(below), above + 0.5) * step, below, False
+
+
+def lots_between(least: int, most: int, lot: float) -> Array:
+    """The holdings of least..most lots, each the float that names it: a lot of 0.05 three times is 0.15. Shape: (lots,)."""
+    above, below = decimal_of(lot).as_integer_ratio()
+    return np.asarray(np.arange(float(least), most + 0.5) * float(above) / float(below))
 
 
 def steepness(problem: Problem) -> float:

@@ -47,6 +47,10 @@ BETWEEN: Final = 128
 """Holdings for which a payoff between two hedges is carried back."""
 MOST_LOTS: Final = 200
 """More lots than this across what a rule can hold are scored as holdings of any size."""
+NEAR_LOT: Final = 1e-7
+"""A share of a lot by which an edge may miss a whole lot and still be it."""
+LOT_ROWS: Final = 6
+"""Rows in a step's deviation where holdings are lots: bands and targets then move by steps, which rows must find."""
 CASH: Final = 8
 """How many times finer the rows are on which a payoff enters between hedges."""
 AROUND: Final = 3
@@ -114,6 +118,7 @@ def rule_rows(problem: Problem, rule: RuleOf, date: int, x: Array) -> RuleRows:
     up, down = np.where(point, lo, up), np.where(point, hi, down)
     if problem.lot > 0.0:
         up, down = _in_lots(up, lo, hi, problem.lot, np.ceil), _in_lots(down, lo, hi, problem.lot, np.floor)
+        lo, hi = lo - NEAR_LOT * problem.lot, hi + NEAR_LOT * problem.lot
     shrink = math.exp(-problem.dividend * t)
     return RuleRows(lo * shrink, hi * shrink, up * shrink, down * shrink)
 
@@ -122,8 +127,13 @@ def _in_lots(to: Array, lo: Array, hi: Array, lot: float, inward: Any) -> Array:
     """Targets in whole lots: an edge inward, anything else to the nearest; without a lot in the band, nearest its middle."""
     with np.errstate(invalid="ignore"):
         at_edge = (to == lo) | (to == hi)
-        lots = np.where(at_edge & (lo != hi), inward(to / lot - 1e-12 * np.sign(to)), np.rint(to / lot)) * lot
-        fits = (lots >= lo) & (lots <= hi)
+        lots = (
+            np.where(
+                at_edge & (lo != hi), inward(to / lot + NEAR_LOT * np.where(to == lo, -1.0, 1.0)), np.rint(to / lot)
+            )
+            * lot
+        )
+        fits = (lots >= lo - NEAR_LOT * lot) & (lots <= hi + NEAR_LOT * lot)
         middle = np.where(np.isfinite(lo + hi), np.rint(0.5 * (lo + hi) / lot) * lot, lots)
     return np.asarray(np.where(fits | ~at_edge, lots, middle))
 
@@ -166,6 +176,8 @@ def _over_holdings(
     columns: int,
     steps: Steps | None,
 ) -> float:
+    if problem.lot > 0.0 and per_step is None:
+        per_step = LOT_ROWS
     grid = make_grid(problem, per_step=per_step, columns=columns, reach=reach)
     march = March(grid, compiled_steps() if steps is None else steps)
     decide = ruled if steps is READABLE else compiled_ruled()
@@ -234,6 +246,10 @@ def at_holding(G: Array, y: Array, zero: int, lattice: bool, apart: bool, held: 
     if lattice or (apart and abs(place - zero) < 1e-9):
         return float(G[near])
     k = min(int(place), y.size - 2)
+    if apart and k in {zero - 1, zero}:
+        return float(
+            G[zero - 1 if k < zero else zero + 1]
+        )  # G jumps at 0: a cubic carried on to it would not be stable
     left, right = (0, zero + (not apart)) if k < zero else (zero + apart, y.size)
     if right - left < 4:
         left, right = max(min(left, y.size - 4), 0), max(right, 4)
@@ -282,7 +298,8 @@ def ruled(
             for k in np.nonzero((y < edge[j]) != (y < edge[j + 1]))[0]:
                 if max(abs(edge[j]), abs(edge[j + 1])) > 1e200:
                     continue
-                theta = _crossing(edge, j, float(y[k]))
+                stepped = lattice and _is_column(edge[j], y) and _is_column(edge[j + 1], y)
+                theta = 0.5 if stepped else _crossing(edge, j, float(y[k]))
                 old, new = (below, above) if edge[j + 1] > edge[j] else (above, below)
                 for m, powers in zip(range(j - 1, j + 3), SHARES, strict=True):
                     if 0 <= m < n:
@@ -290,6 +307,11 @@ def ruled(
                         rise, fall = (math.exp(min(g * (sides[w, m, k] - own[m, k]), 50.0)) for w in (new, old))
                         gain[m, k] += share * (rise - fall)
     return np.asarray(own + np.log1p(np.maximum(gain, -0.75)) / g)
+
+
+def _is_column(held: float, y: Array) -> bool:
+    place = (held - y[0]) / (y[1] - y[0])
+    return bool(abs(place - round(place)) < 1e-6)
 
 
 def _crossing(edge: Array, j: int, held: float) -> float:

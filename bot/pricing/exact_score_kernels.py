@@ -37,6 +37,8 @@ def at_holding(G: Any, y: Array, zero: int, lattice: bool, apart: bool, held: fl
     if lattice or (apart and abs(place - zero) < 1e-9):
         return float(G[int(np.rint(place))])
     k = min(int(place), size - 2)
+    if apart and (k == zero - 1 or k == zero):
+        return float(G[zero - 1] if k < zero else G[zero + 1])
     if k < zero:
         left, right = 0, zero if apart else zero + 1
     else:
@@ -76,6 +78,13 @@ def shares(theta: float) -> Any:
     c = 7.0 / 80.0 + t * t * (-0.5 + t * (-1.0 / 6.0 + t * 0.125))
     d = -11.0 / 720.0 + t * t * (1.0 / 12.0 - t * t / 24.0)
     return a, b, c, d
+
+
+@inlined
+def is_column(held: float, y: Array) -> bool:
+    """True for a holding that is a column but for rounding."""
+    place = (held - y[0]) / (y[1] - y[0])
+    return bool(abs(place - np.rint(place)) < 1e-6)
 
 
 @inlined
@@ -132,7 +141,8 @@ def ruled(
             while k < size and y[k] < least:
                 k += 1
             while k < size and y[k] < most:
-                theta = crossing(edge, j, y[k])
+                stepped = lattice and is_column(one, y) and is_column(other, y)
+                theta = 0.5 if stepped else crossing(edge, j, y[k])
                 weights = shares(theta)
                 below, above = 1 + which, which
                 old, new = (below, above) if other > one else (above, below)

@@ -23,6 +23,8 @@ __all__ = ["ExactBand", "PreparedExactBand", "problem_of_plan", "risk_aversion_f
 INF: Final = np.inf
 SLACK: Final = 1e-6
 """A share of the interval by which an instant may come before its date: dates are rounded to nanoseconds."""
+NEAR_LOT: Final = 1e-7
+"""A share of a lot by which a band in lots is wider: an edge that rounding moved off its lot still is that lot."""
 
 
 class ExactBand:
@@ -88,6 +90,9 @@ class PreparedExactBand:
             return Band(-INF + 0.0 * x.want, INF + 0.0 * x.want)
         where = np.clip(date, 0, self.solution.dates - 1)
         lo, hi = self._contracts(self.solution.band(where, x.spot), x.per_contract)
+        if self.solution.lots:
+            near = NEAR_LOT * self.solution.problem.lot / np.abs(x.per_contract)
+            lo, hi = lo - near, hi + near
         to = None
         if self.solution.problem.fixed_cost > 0.0:
             up, down = self._contracts(self.solution.targets(where, x.spot), x.per_contract)
