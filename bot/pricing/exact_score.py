@@ -298,7 +298,7 @@ def ruled(
             for k in np.nonzero((y < edge[j]) != (y < edge[j + 1]))[0]:
                 if max(abs(edge[j]), abs(edge[j + 1])) > 1e200:
                     continue
-                stepped = lattice and _is_column(edge[j], y) and _is_column(edge[j + 1], y)
+                stepped = lattice and (_is_column(edge[j], y) or _is_column(edge[j + 1], y))
                 theta = 0.5 if stepped else _crossing(edge, j, float(y[k]))
                 old, new = (below, above) if edge[j + 1] > edge[j] else (above, below)
                 for m, powers in zip(range(j - 1, j + 3), SHARES, strict=True):

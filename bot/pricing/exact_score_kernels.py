@@ -141,7 +141,7 @@ def ruled(
             while k < size and y[k] < least:
                 k += 1
             while k < size and y[k] < most:
-                stepped = lattice and is_column(one, y) and is_column(other, y)
+                stepped = lattice and (is_column(one, y) or is_column(other, y))
                 theta = 0.5 if stepped else crossing(edge, j, y[k])
                 weights = shares(theta)
                 below, above = 1 + which, which

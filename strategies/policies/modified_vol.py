@@ -6,17 +6,20 @@ never below zero: where a cost would eat all the variance, the delta is the payo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
 
 from bot.core.ports import LegInput
 from bot.domain.units import Years
-from bot.pricing import black
 from strategies.policies.bands import LEAST_VOL, SHORTEST, TINY
 
 ROOT_8_PI: Final = 1.5957691216057308
 """sqrt(8/pi)."""
+DELTA: Final = 1
+"""The row of the deltas in what the compiled Greeks write."""
 
 
 def leland_vol(vol: Any, cost: Any, *, dt: Years, sign: Any = 1.0) -> Any:
@@ -56,8 +59,21 @@ def delta_at(x: LegInput, vol: Any) -> Any:
 
     What the model knows beyond Black (a smile rule, early exercise) stays. Shape: x and vol broadcast, legs last.
     """
-    both = np.stack(np.broadcast_arrays(np.asarray(vol, dtype=np.float64), x.vol, x.spot, x.strike, x.tau)[:2])
-    black_delta = black.greeks_slice(
-        np.maximum(x.spot, TINY), x.strike, x.tau, both, rate=x.rate, dividend=x.dividend, cp=x.cp
-    ).delta
-    return x.delta + (black_delta[0] - black_delta[1])
+    shape = np.broadcast_shapes(np.shape(vol), np.shape(x.delta), np.shape(x.spot))
+    columns = np.empty((7, 2, *shape))
+    columns[0], columns[1], columns[2] = np.maximum(x.spot, TINY), x.strike, x.tau
+    columns[3, 0], columns[3, 1] = vol, x.vol
+    columns[4], columns[5], columns[6] = x.cp, x.rate, x.dividend
+    flat = columns.reshape(7, -1)
+    out = np.empty((5, flat.shape[1]))
+    _greeks_rows()(*flat, out, 0)
+    at_vol, at_own = out[DELTA].reshape(2, *shape)
+    return x.delta + (at_vol - at_own)
+
+
+@cache
+def _greeks_rows() -> Callable[..., None]:
+    """The compiled Greeks of ready columns, as `black.greeks_slice` asks it; the compiler is imported by those who ask."""
+    from bot.pricing import kernels  # noqa: PLC0415  as said
+
+    return kernels.greeks_rows
