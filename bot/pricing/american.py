@@ -211,7 +211,11 @@ def _solve(rows: _Rows, accuracy: Accuracy, *, greeks: bool) -> tuple[Array, Arr
             index = np.flatnonzero(select)
             out[:, index] = answer(rows.take(index))
     # where exercise gains less than rounding the European price may round below what exercise gives
-    out[0, european] = np.maximum(out[0, european], (rows.cp * (rows.S - rows.K))[european])
+    exercised = rows.cp[european] * (rows.S[european] - rows.K[european])
+    out[0, european] = np.maximum(out[0, european], exercised)
+    beyond = (european | (rows.status == Status.LIMIT)) & ~np.isfinite(out).all(axis=0)
+    out[:, beyond] = np.nan
+    rows.status[beyond] = Status.OUT_OF_DOMAIN
     live = np.flatnonzero(ok & ~european & ~double)
     ln_b = np.empty((live.size, scheme.nodes.size))
     if live.size == 0:
@@ -289,6 +293,13 @@ def _puts(scheme: Scheme, columns: list[Array], ln_b: Array, *, greeks: bool) ->
     x = s / k
     raw = np.empty((kernels.OUTPUTS, s.size))
     kernels.put_rows(np.stack([x, tau, r, q, vol, cp]), *scheme, greeks, raw, ln_b)
+    return _as_asked(columns, x, raw, greeks=greeks)
+
+
+@np.errstate(all="ignore")
+def _as_asked(columns: list[Array], x: Array, raw: Array, *, greeks: bool) -> Array:
+    """The outputs of puts of strike 1 as those of the rows they stand for. Shape: (6, m)."""
+    s, k, _, _, _, _, cp = columns
     result = np.full((6, s.size), np.nan)
     exercised = raw[0] == 1.0 - x
     result[0] = np.where(exercised, k - s, k * raw[0])
@@ -317,7 +328,7 @@ def _limit(rows: _Rows) -> Array:
         turn = np.where(np.isfinite(turn), np.clip(turn, 0.0, tau), 0.0)
         times = np.stack([np.zeros_like(tau), tau, turn])
         gains = cp * (S * np.exp(-q * times) - K * np.exp(-r * times))
-        best = np.nanargmax(gains, axis=0)[None]
+        best = np.argmax(np.where(np.isnan(gains), -np.inf, gains), axis=0)[None]
         u = np.take_along_axis(times, best, 0)[0]
         gain = np.take_along_axis(gains, best, 0)[0]
         weight = np.where(gain > 0.0, 1.0, np.where(gain == 0.0, 0.5, 0.0))

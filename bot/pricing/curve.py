@@ -52,15 +52,17 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
         """-r(tau) tau, linear between nodes. Shape: any; NaN for a negative or unknown tau."""
         T = np.asarray(tau, dtype=np.float64)
         nodes = np.array([0.0, *self.tau])
-        heights = -nodes * np.array([self.rate[0], *self.rate])
-        inside = np.interp(T, nodes, heights)
-        slope = (heights[-1] - heights[-2]) / (nodes[-1] - nodes[-2])
-        beyond = heights[-1] + slope * (T - nodes[-1])
+        with np.errstate(all="ignore"):  # maturities of astronomers overflow
+            heights = -nodes * np.array([self.rate[0], *self.rate])
+            inside = np.interp(T, nodes, heights)
+            slope = (heights[-1] - heights[-2]) / (nodes[-1] - nodes[-2])
+            beyond = heights[-1] + slope * (T - nodes[-1])
         return np.asarray(np.where(T >= 0.0, np.where(nodes[-1] < T, beyond, inside), np.nan))
 
     def discount(self, tau: ArrayLike) -> Array:
         """D(tau) = e^(-r(tau) tau). Shape: any; NaN for a negative or unknown tau."""
-        return np.asarray(np.exp(self.log_discount(tau)))
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(self.log_discount(tau)))
 
     def zero(self, tau: ArrayLike) -> Array:
         """The continuous zero rate r(tau) per year; at tau 0 its limit, the first node's rate. Shape: any."""
@@ -110,7 +112,7 @@ def from_discounts(tau: ArrayLike, discount: ArrayLike) -> Curve:
     T, D = (np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in (tau, discount))
     if not np.all(D > 0.0):
         raise ValueError(f"from_discounts: discount: expected positive factors, found {D.tolist()}")
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         return Curve(tau=_floats(T), rate=_floats(-np.log(D) / T))
 
 

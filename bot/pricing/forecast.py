@@ -34,11 +34,12 @@ def log_returns(price: ArrayLike) -> Array:
 
 
 def annual_vol(variance: ArrayLike, *, periods_per_year: float = TRADING_DAYS) -> Array:
-    """The vol per square root of a year of a variance per period: sqrt(variance x periods). Shape: any.
+    """The vol per square root of a year of a variance per period: sqrt(variance x periods). Shape: any. NaN below 0.
 
     A year of 252 sessions here; an implied vol counts 365 days: over whole years both count the same variance.
     """
-    return np.asarray(np.sqrt(np.asarray(variance, np.float64) * periods_per_year))
+    with np.errstate(all="ignore"):
+        return np.asarray(np.sqrt(np.asarray(variance, np.float64) * periods_per_year))
 
 
 # --------------------------------------------------------------------------- filters of returns
@@ -57,10 +58,13 @@ def ewma(returns: ArrayLike, *, decay: float = 0.94, start: float | None = None)
     known = np.isfinite(r)
     if not known.any():
         return np.full(r.shape, np.nan if start is None else start)
-    h = float(r[known][0] ** 2) if start is None else start
+    h = 0.0 if start is None else start
     out = np.full(r.shape, np.nan)
     begun = start is not None
-    for t, square in enumerate(np.square(r)):
+    with np.errstate(over="ignore"):
+        squares = np.square(r)
+    h = float(squares[known][0]) if start is None else h
+    for t, square in enumerate(squares):
         if known[t]:
             h, begun = decay * h + (1.0 - decay) * float(square), True
         if begun:
@@ -287,7 +291,8 @@ def rolling_mean(values: ArrayLike, window: int) -> Array:
         raise ValueError(f"rolling_mean: window: expected at least 1, found {window}")
     out = np.full(x.shape, np.nan)
     if len(x) >= window:
-        out[window - 1 :] = np.lib.stride_tricks.sliding_window_view(x, window).mean(axis=-1)
+        with np.errstate(all="ignore"):
+            out[window - 1 :] = np.lib.stride_tricks.sliding_window_view(x, window).mean(axis=-1)
     return out
 
 
@@ -298,7 +303,8 @@ def rolling_variance(values: ArrayLike, window: int) -> Array:
         raise ValueError(f"rolling_variance: window: expected at least 2, found {window}")
     out = np.full(x.shape, np.nan)
     if len(x) >= window:
-        out[window - 1 :] = np.lib.stride_tricks.sliding_window_view(x, window).var(axis=-1, ddof=1)
+        with np.errstate(all="ignore"):
+            out[window - 1 :] = np.lib.stride_tricks.sliding_window_view(x, window).var(axis=-1, ddof=1)
     return out
 
 
@@ -334,7 +340,8 @@ def garman_klass(opening: ArrayLike, high: ArrayLike, low: ArrayLike, close: Arr
     """
     bar, good = _bars(opening, high, low, close)
     u, d, c = bar
-    return np.asarray(np.where(good, 0.5 * np.square(u - d) - (2.0 * np.log(2.0) - 1.0) * np.square(c), np.nan))
+    with np.errstate(all="ignore"):
+        return np.asarray(np.where(good, 0.5 * np.square(u - d) - (2.0 * np.log(2.0) - 1.0) * np.square(c), np.nan))
 
 
 def rogers_satchell(opening: ArrayLike, high: ArrayLike, low: ArrayLike, close: ArrayLike) -> Array:
@@ -343,7 +350,8 @@ def rogers_satchell(opening: ArrayLike, high: ArrayLike, low: ArrayLike, close: 
     Free of drift; without gaps. Shape: broadcast. NaN as in `garman_klass`.
     """
     (u, d, c), good = _bars(opening, high, low, close)
-    return np.asarray(np.where(good, u * (u - c) + d * (d - c), np.nan))
+    with np.errstate(all="ignore"):
+        return np.asarray(np.where(good, u * (u - c) + d * (d - c), np.nan))
 
 
 def yang_zhang(opening: ArrayLike, high: ArrayLike, low: ArrayLike, close: ArrayLike, *, window: int = 21) -> Array:
@@ -418,7 +426,7 @@ def score(realised: ArrayLike, forecasts: Mapping[str, ArrayLike]) -> dict[str, 
     found = {
         name: Score(
             qlike=float(loss[good].mean()),
-            rmse=float(np.sqrt(np.mean(np.square(v - np.asarray(forecasts[name], np.float64))[good]))),
+            rmse=float(np.sqrt(np.mean(np.square(v[good] - np.asarray(forecasts[name], np.float64)[good])))),
             rows=rows,
             left_out=len(v) - rows,
         )

@@ -67,6 +67,7 @@ class Heston(msgspec.Struct, frozen=True, kw_only=True):
         return 2.0 * self.reversion * self.mean_variance >= self.vol_of_vol**2
 
 
+@np.errstate(all="ignore")
 def log_cf(u: ArrayLike, tau: Years, model: Heston) -> Complex:
     """ln E e^(i u X), X = ln(S_T / F), for complex u: Heston's exponent in the little-trap form, plus the jumps.
 
@@ -112,6 +113,7 @@ def _log1p(z: Complex) -> Complex:
     return np.asarray(np.where(small, series, np.log(1.0 + np.where(small, 0.0, z))))
 
 
+@np.errstate(all="ignore")
 def price(
     forward: float,
     strike: ArrayLike,
@@ -128,8 +130,8 @@ def price(
     [a, b] leaves at most 1e-12 of probability outside on either side, by Chernoff's bound from the moments that exist
     (Andersen and Piterbarg 2007); terms go on until |phi| is below 1e-12. Against quadrature: 1e-7 of the forward or better.
 
-    Shape: strike and cp broadcast. Units: of the forward. NaN for a strike that is negative or unknown, or a cp that is
-    neither +1 nor -1. Errors: ValueError for a forward, tau or discount that is not positive, or a law so narrow
+    Shape: strike and cp broadcast. Units: of the forward. NaN for a strike that is negative, unknown or infinite, or a cp
+    that is neither +1 nor -1. Errors: ValueError for a forward, tau or discount that is not positive, or a law so narrow
     against its tails that `MOST_TERMS` cosines do not hold it.
     """
     _expect_positive(forward=forward, tau=tau, discount=discount)
@@ -142,10 +144,12 @@ def price(
         u = _frequencies(tau, model, a, b)
         weight = 2.0 / (b - a) * np.real(np.exp(log_cf(u, tau, model) - 1j * u * a))
         weight[0] *= 0.5
+        if not np.isfinite(weight).all():
+            raise ValueError(f"heston: expected a law within the range of numbers, found {model}")
         put = _put_sums(K.ravel(), forward, weight, u, a, b).reshape(K.shape)
     put = np.maximum(put, np.maximum(K - forward, 0.0))
     value = discount * np.where(c > 0.0, np.maximum(put + (forward - K), 0.0), put)
-    return np.asarray(np.where((K >= 0.0) & (np.abs(c) == 1.0), value, np.nan))
+    return np.asarray(np.where((K >= 0.0) & (np.inf > K) & (np.abs(c) == 1.0), value, np.nan))
 
 
 def vol(forward: float, strike: ArrayLike, tau: Years, model: Heston) -> Array:
@@ -260,7 +264,7 @@ def _total_variance(tau: Years, model: Heston) -> float:
     """The expected quadratic variation of ln S to tau."""
     k = model.reversion
     decay = tau if k == 0.0 else -np.expm1(-k * tau) / k
-    jumps = model.intensity * tau * (model.jump_mean**2 + model.jump_std**2)
+    jumps = model.intensity * tau * (model.jump_mean * model.jump_mean + model.jump_std * model.jump_std)
     return float(model.mean_variance * (tau - decay) + model.variance * decay + jumps)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,14 @@ from numpy.typing import ArrayLike, NDArray
 from bot.domain.units import Rate, Vol
 
 Array = NDArray[np.float64]
+
+
+MOST_JUMPS: Final = 1e9
+"""Jumps of one step on average, above which they are no longer jumps."""
+MOST_JUMP: Final = 20.0
+"""A jump in logs that multiplies a price by e^20 is no market's; from e^700 on the mean overflows."""
+LARGEST: Final = 1e9
+"""Rates, vols and steps in years from here on are refused: their products leave the range of numbers."""
 
 
 class HestonPath(NamedTuple):
@@ -51,6 +59,7 @@ def gbm(
 
     Shape: dt scalar or (n_steps,).
     """
+    _check_world(spot, vol=vol, drift=drift)
     steps = _steps(dt, n_steps)
     _check_pairs(n_paths, antithetic)
     z = _normals(rng, _shape(n_steps, n_paths), antithetic)
@@ -76,6 +85,7 @@ def merton(
     `intensity` jumps a year, each adding a normal(jump_mean, jump_std) to ln S; the drift is compensated by
     intensity (e^(jump_mean + jump_std^2 / 2) - 1), so that E S_t = S_0 e^(drift t). Shape: dt scalar or (n_steps,).
     """
+    _check_world(spot, vol=vol, drift=drift)
     steps = _steps(dt, n_steps)
     shape = _shape(n_steps, n_paths)
     _check_pairs(n_paths, antithetic)
@@ -110,6 +120,9 @@ def heston(
     """
     from bot.pricing import path_kernels as kernels  # noqa: PLC0415  the compiler is imported by those who draw
 
+    _check_world(
+        spot, variance=variance, mean_variance=mean_variance, vol_of_vol=vol_of_vol, reversion=reversion, drift=drift
+    )
     steps, z_spot, z_variance = _heston_draws(rng, dt, n_steps, n_paths, correlation, antithetic)
     logs = np.empty((z_spot.shape[0], n_steps + 1))
     variances = np.empty_like(logs)
@@ -146,6 +159,9 @@ def heston_by_steps(
     antithetic: bool = False,
 ) -> HestonPath:
     """The same paths from the same draws, one numpy step at a time: the readable twin of `heston`."""
+    _check_world(
+        spot, variance=variance, mean_variance=mean_variance, vol_of_vol=vol_of_vol, reversion=reversion, drift=drift
+    )
     steps, z_spot, z_variance = _heston_draws(rng, dt, n_steps, n_paths, correlation, antithetic)
     z_variance = correlation * z_spot + np.sqrt(1.0 - correlation**2) * z_variance
     logs = np.empty((z_spot.shape[0], n_steps + 1))
@@ -224,6 +240,9 @@ def bates_by_steps(
     antithetic: bool = False,
 ) -> HestonPath:
     """The same paths from the same draws, one step at a time with its jumps in it: the readable twin of `bates`."""
+    _check_world(
+        spot, variance=variance, mean_variance=mean_variance, vol_of_vol=vol_of_vol, reversion=reversion, drift=drift
+    )
     steps, z_spot, z_variance = _heston_draws(rng, dt, n_steps, n_paths, correlation, antithetic)
     z_variance = correlation * z_spot + np.sqrt(1.0 - correlation**2) * z_variance
     jumps = _jumps(rng, steps, _shape(n_steps, n_paths), intensity, jump_mean, jump_std, antithetic).reshape(
@@ -268,7 +287,10 @@ def correlated_gbm(
     _check_pairs(n_paths, antithetic)
     k = len(matrix)
     S, v, mu = (np.broadcast_to(np.asarray(x, dtype=np.float64), (k,))[:, None] for x in (spot, vol, drift))
+    for one in zip(S[:, 0].tolist(), v[:, 0].tolist(), mu[:, 0].tolist(), strict=True):
+        _check_world(one[0], vol=one[1], drift=one[2])
     steps = _steps(dt, n_steps)
+    _shape(n_steps, n_paths)
     shape = (k, n_steps) if n_paths is None else (n_paths, k, n_steps)
     z = np.einsum("ij,...jt->...it", root, _normals(rng, shape, antithetic))
     return _from_logs(S, (mu - 0.5 * v * v) * steps + v * np.sqrt(steps) * z)
@@ -299,6 +321,8 @@ def block_bootstrap(
     below 1, or one that is not whole for "circular".
     """
     sessions = _sessions(returns)
+    _check_world(spot, drift=0.0 if drift is None else drift)
+    _shape(n_steps, n_paths)
     if not (mean_block >= 1.0 and np.isfinite(mean_block)):
         raise ValueError(f"block_bootstrap: mean_block: expected a number of steps >= 1, found {mean_block}")
     if kind not in {"stationary", "circular"}:
@@ -441,6 +465,11 @@ def _jumps(
         raise ValueError(
             f"jumps: expected an intensity and a jump_std that are not negative, found {intensity} and {jump_std}"
         )
+    if not (abs(jump_mean) + jump_std < MOST_JUMP and np.all(intensity * steps < MOST_JUMPS)):
+        raise ValueError(
+            f"jumps: expected fewer than {MOST_JUMPS:g} a step, each of less than {MOST_JUMP:g} in logs, found "
+            f"{intensity} a year of mean {jump_mean} and deviation {jump_std}"
+        )
     count: NDArray[Any] = rng.poisson(np.broadcast_to(intensity * steps, _half(shape, antithetic)))
     if antithetic:
         count = np.concatenate([count, count])
@@ -449,7 +478,8 @@ def _jumps(
 
 def _compensation(intensity: float, jump_mean: float, jump_std: float) -> float:
     """What jumps add to the growth of the mean, per year."""
-    return float(intensity * (np.exp(jump_mean + 0.5 * jump_std * jump_std) - 1.0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(intensity * (np.exp(jump_mean + 0.5 * jump_std * jump_std) - 1.0))
 
 
 def _normals(rng: np.random.Generator, shape: tuple[int, ...], antithetic: bool) -> Array:
@@ -480,6 +510,7 @@ def _heston_draws(
     if not -1.0 <= correlation <= 1.0:
         raise ValueError(f"heston: correlation: expected -1 to 1, found {correlation}")
     _check_pairs(n_paths, antithetic)
+    _shape(n_steps, n_paths)
     steps = np.ascontiguousarray(np.broadcast_to(_steps(dt, n_steps), (n_steps,)))
     shape = (1 if n_paths is None else n_paths, n_steps)
     return steps, _normals(rng, shape, antithetic), _normals(rng, shape, antithetic)
@@ -490,7 +521,18 @@ def _heston_path(logs: Array, variances: Array, n_paths: int | None) -> HestonPa
     return HestonPath(spots[0], variances[0]) if n_paths is None else HestonPath(spots, variances)
 
 
+def _check_world(spot: float, **numbers: float) -> None:
+    """Refuses a start that is no price, and numbers of a world that are unknown, too large or, but for rates, negative."""
+    if not 0.0 < spot < np.inf:
+        raise ValueError(f"paths: spot: expected a positive finite price, found {spot}")
+    for name, number in numbers.items():
+        if not abs(number) < LARGEST or (name not in {"drift", "reversion"} and number < 0.0):
+            raise ValueError(f"paths: {name}: expected a number from 0 to {LARGEST:g}, found {number}")
+
+
 def _shape(n_steps: int, n_paths: int | None) -> tuple[int, ...]:
+    if n_steps < 0 or (n_paths is not None and n_paths < 0):
+        raise ValueError(f"paths: expected n_steps and n_paths from 0, found {n_steps} and {n_paths}")
     return (n_steps,) if n_paths is None else (n_paths, n_steps)
 
 
@@ -498,8 +540,8 @@ def _steps(dt: ArrayLike, n_steps: int) -> Array:
     steps = np.asarray(dt, dtype=np.float64)
     if steps.shape not in {(), (n_steps,)}:
         raise ValueError(f"dt: expected one step or {n_steps} of them, found shape {steps.shape}")
-    if not np.all(steps >= 0.0):
-        raise ValueError("dt: expected steps that are not negative")
+    if not np.all((steps >= 0.0) & (steps < LARGEST)):
+        raise ValueError(f"dt: expected steps that are not negative and below {LARGEST:g} years")
     return steps
 
 
@@ -507,4 +549,5 @@ def _from_logs(spot: float | Array, moves: Array) -> Array:
     """Prices from log moves, the start first."""
     logs = np.zeros((*moves.shape[:-1], moves.shape[-1] + 1))
     np.cumsum(moves, axis=-1, out=logs[..., 1:])
-    return np.asarray(spot * np.exp(logs))
+    with np.errstate(over="ignore", invalid="ignore"):  # moves of hundreds of deviations leave the range of floats
+        return np.asarray(spot * np.exp(logs))

@@ -61,8 +61,8 @@ def vol(
     or a parameter is outside of alpha >= 0, 0 <= beta <= 1, |rho| < 1, nu >= 0, tau >= 0.
     """
     F, K, T, a, b, r, n, s = _columns(forward, strike, tau, alpha, beta, rho, nu, shift)
-    F, K = F + s, K + s
     with np.errstate(all="ignore"):
+        F, K = F + s, K + s
         L = np.log(F / K)
         c = 1.0 - b
         G = (F * K) ** (0.5 * c)
@@ -97,9 +97,9 @@ def normal_vol(
     `vol`, or where beta > 0 and f or K (shifted) is not positive.
     """
     F, K, T, a, b, r, n, s = _columns(forward, strike, tau, alpha, beta, rho, nu, shift)
-    F, K = F + s, K + s
-    stretch = (2.0 - 3.0 * r**2) * n**2 / 24.0
     with np.errstate(all="ignore"):
+        F, K = F + s, K + s
+        stretch = (2.0 - 3.0 * r**2) * n**2 / 24.0
         L = np.log(F / K)
         c = 1.0 - b
         G = (F * K) ** (0.5 * c)
@@ -117,15 +117,20 @@ def alpha_of(atm: Vol, forward: float, tau: Years, *, beta: float, rho: float, n
     """The alpha whose vol at the forward is `atm`: the least positive root of a cubic (West 2005, section 3).
 
     c^2 tau/(24 f^(2c)) alpha^3 + rho beta nu tau/(4 f^c) alpha^2 + (1 + (2 - 3 rho^2) nu^2 tau/24) alpha - atm f^c = 0.
-    Errors: ValueError where no positive root exists.
+    Errors: ValueError for parameters outside the domain of `vol`, and where no positive root exists.
     """
     f, c = forward + shift, 1.0 - beta
+    _check_one(f, tau, beta, rho, nu)
+    if not (atm > 0.0 and np.isfinite(atm)):
+        raise ValueError(f"alpha_of: atm: expected a positive finite vol, found {atm}")
     cubic = [
         c * c * tau / (24.0 * f ** (2.0 * c)),
         rho * beta * nu * tau / (4.0 * f**c),
         1.0 + (2.0 - 3.0 * rho * rho) * nu * nu * tau / 24.0,
         -atm * f**c,
     ]
+    if not np.isfinite(cubic).all():
+        raise ValueError(f"alpha_of: expected parameters within the range of numbers, found {atm}, {f}, {tau}, {nu}")
     roots = np.roots(cubic)
     real = roots.real[(np.abs(roots.imag) <= 1e-9 * np.abs(roots)) & (roots.real > 0.0)]
     if not len(real):
@@ -205,13 +210,24 @@ def lowest_sound_strike(
 ) -> float:
     """The strike below which the implied density is negative somewhere; -shift when it is nowhere, to 1e-4 of f.
 
-    Looks at strikes from 1e-4 of the forward up. Units: of the forward.
+    Looks at strikes from 1e-4 of the forward up. Units: of the forward. Errors: ValueError outside the domain of `vol`.
     """
     f = forward + shift
+    _check_one(f, tau, beta, rho, nu)
     K = f * np.geomspace(1e-4, 1.0, 1500)
     p = density(K - shift, forward=forward, tau=tau, alpha=alpha, beta=beta, rho=rho, nu=nu, shift=shift)
     negative = np.flatnonzero(~(p >= -1e-7 / f))
     return float(K[min(negative[-1] + 1, len(K) - 1)] - shift) if len(negative) else -shift
+
+
+def _check_one(f: float, tau: float, beta: float, rho: float, nu: float) -> None:
+    """Refuses what no smile has, for functions that answer one number. A forward beyond 1e100 overflows in its powers."""
+    if not 1e-100 < f < 1e100:
+        raise ValueError(f"sabr: forward + shift: expected a positive finite number, found {f}")
+    if not (0.0 <= tau < np.inf and 0.0 <= nu < 1e100 and 0.0 <= beta <= 1.0 and -1.0 < rho < 1.0):
+        raise ValueError(
+            f"sabr: expected tau and nu from 0, beta from 0 to 1, rho inside -1 to 1, found {tau}, {nu}, {beta}, {rho}"
+        )
 
 
 def _columns(*values: ArrayLike) -> list[Array]:

@@ -529,7 +529,12 @@ def fit_cubic(k: ArrayLike, variance: ArrayLike, *, ceiling: Slice | None = None
     x, w = np.atleast_1d(np.asarray(k, np.float64)), np.atleast_1d(np.asarray(variance, np.float64))
     order = np.argsort(x)
     x, w = x[order], w[order]
-    if not len(x) or x.shape != w.shape or (np.diff(x) <= 0.0).any() or not (np.isfinite(w) & (w > 0.0)).all():
+    if (
+        not len(x)
+        or x.shape != w.shape
+        or not (np.diff(x) > 0.0).all()
+        or not (np.isfinite(x) & np.isfinite(w) & (w > 0.0)).all()
+    ):
         raise ValueError(f"fit_cubic: expected distinct k with positive variances, found {x.tolist()} and {w.tolist()}")
     if ceiling is not None:
         w = np.minimum(w, ceiling.variance(x))

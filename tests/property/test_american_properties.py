@@ -79,7 +79,7 @@ def test_greeks_obey_the_equation(spot: float, tau: float, vol: float, r: float,
     """theta + (r - q) S delta + vol^2 S^2 gamma / 2 = r V while held, and theta is never positive when r, q >= 0."""
     one = found(spot, tau, vol, r, q, cp)
     gain = r if cp < 0 else q  # without it nothing is ever exercised
-    if gain > 1e-4 and one.price <= cp * (spot - 100.0):
+    if gain * tau >= american.NO_GAIN and one.price <= cp * (spot - 100.0):
         assert [float(x) for x in (one.gamma, one.vega, one.theta, one.rho)] == [0.0] * 4
         return
     drift = (r - q) * spot * float(one.delta) + 0.5 * vol * vol * spot * spot * float(one.gamma)

@@ -15,7 +15,7 @@ taus = st.floats(1e-9, 30.0)
 vols = st.floats(1e-4, 5.0)
 rates = st.floats(-0.2, 0.5)
 sides = st.sampled_from([1, -1])
-quick = settings(max_examples=150, deadline=None, derandomize=True)
+quick = settings(max_examples=150, deadline=None)
 
 
 @quick

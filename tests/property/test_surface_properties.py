@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from bot.pricing import black, curve, heston, sabr, surface
 from bot.pricing.surface import Smile, Ssvi, Svi
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
-few = settings(max_examples=15, deadline=None, derandomize=True)
+quick = settings(max_examples=60, deadline=None)
+few = settings(max_examples=15, deadline=None)
 rhos = st.floats(-0.95, 0.95)
 K = np.linspace(-2.5, 2.5, 201)
 
