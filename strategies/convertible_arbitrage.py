@@ -28,7 +28,7 @@ from bot.core.quiet import QuietBox
 from bot.core.sight import Sight, evidence, needed_over_shown, paid_so_far, sight
 from bot.domain.convertible import SAME_INSTANT, ConvertibleModel, ConvertibleTerms
 from bot.domain.instruments import ConvertibleBond, Instrument, round_to_lot
-from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, Nanos, Rate, iso
+from bot.domain.units import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_MINUTE, Nanos, Rate, iso
 from bot.pricing.convertible import Accuracy
 from bot.pricing.convertible_shelf import BondValue, By, Shelf, called, credit_delta, implied
 from strategies.policies.decide import decide
@@ -340,7 +340,7 @@ class ConvertibleArbitrage:
             model = self._model(bond)
             if own.gone or model is None or seen.fault:
                 continue
-            if self._calibrate != "none":
+            if self._calibrate != "none" and own.called_at is None:  # a called bond's quote says little of its vol
                 self._fit(view, bond, seen.price, self._calibrate)
             if self._credit is not None:
                 at = self._shelf.anchor(self._terms(bond), bond.years(view.now))
@@ -716,35 +716,31 @@ class ConvertibleArbitrage:
         return tables
 
     def _bond_rows(self, view: StrategyView, bond: ConvertibleBond) -> Iterator[tuple[str, float | str | None]]:
-        own = self._own(bond.id)
-        spot = sight(view, bond.underlying).price
-        value = self._value(view, bond, spot)
-        mark = view.mark(bond.id)
-        worth, parity, floor = (_known(float(x)) for x in (value.price, value.parity, value.floor))
-        market = None if mark is None else float(mark)
-        both = market is not None and worth
+        own, model = self._own(bond.id), self._model(bond)
         yield "bonds held", float(view.held(bond.id))
         yield "became", own.gone or None
-        yield "wanted because", own.why or None
-        yield "market, dirty, % of face", market
-        yield "market, clean, % of face", None if market is None else market - bond.accrued(view.now)
-        yield "model, dirty, % of face", worth
-        yield "cheapness against the model", 1.0 - market / worth if both and market is not None and worth else None
-        yield "parity, % of face", parity
-        yield "premium over parity", market / parity - 1.0 if market is not None and parity else None
-        yield "bond floor, % of face", floor
+        yield "because", own.why or None
+        yield "coupons received", float(own.coupons)
+        yield "re-marks without a fit", float(own.uncalibrated)
+        yield "vol of the model", None if model is None else model.vol
+        yield "credit of the model", None if model is None else model.spread if model.hazard is None else model.hazard
+        if self._ended(view, bond.id):
+            return
+        value = self._value(view, bond, sight(view, bond.underlying).price)
+        mark = view.mark(bond.id)
+        market = math.nan if mark is None else float(mark)
+        worth, parity, floor = (float(x) for x in (value.price, value.parity, value.floor))
+        yield "market, dirty, % of face", _known(market)
+        yield "market, clean, % of face", _known(market - bond.accrued(view.now))
+        yield "model, dirty, % of face", _known(worth)
+        yield "cheapness against the model", _known(1.0 - market / worth) if worth else None
+        yield "parity, % of face", _known(parity)
+        yield "premium over parity", _known(market / parity - 1.0) if parity else None
+        yield "bond floor, % of face", _known(floor)
         yield "delta, shares a bond", _known(float(value.delta))
         yield "gamma, shares a bond per 1", _known(float(value.gamma))
-        yield "theta, % of face a day", None if worth is None else float(value.theta) / 365.0
+        yield "theta, % of face a day", _known(float(value.theta) / DAYS_PER_YEAR)
         yield "credit delta, money a bond per 1.00", own.credit_delta
-        model = self._model(bond)
-        yield "vol of the model", None if model is None else model.vol
-        yield (
-            "credit of the model",
-            None if model is None else (model.hazard if model.hazard is not None else model.spread),
-        )
-        yield "re-marks without a fit", float(own.uncalibrated)
-        yield "coupons received", float(own.coupons)
 
     def _doubt_rows(self, view: StrategyView, bond: ConvertibleBond) -> Iterator[tuple[str, float | str | None]]:
         """Delta by the other model, and at the vols of bid and ask: model risk in shares of the position."""

@@ -357,11 +357,38 @@ def book_section(m: Material) -> Markup:
             tag("h3", _happened(m)),
             table([Column("UTC", "l"), Column("what", "l"), Column("detail", "w")], listed),
         ]
+    parts += _counterparties(m)
     held = [[key, quantity(value)] for key, value in m.book().get("positions", {}).items()]
     if held:
         listed_held = table([Column("instrument", "i"), Column("quantity")], held)
         parts.append(tag("details", tag("summary", f"What was held at the end ({len(held):,})"), listed_held))
     return section("book", "The book", *parts)
+
+
+def _counterparties(m: Material) -> list[str]:
+    """What each counterparty of the book file owed, where the file names any."""
+    found: Sequence[Doc] = m.doc.get("counterparties", [])
+    if not any(row.get("counterparty") for row in found):
+        return []
+    columns = [Column("counterparty", "l"), Column("positions"), Column("at the start"), Column("at the end")]
+    columns += [Column("most it owed"), Column("when, UTC", "l"), Column("least")]
+    rows = [
+        [
+            str(row.get("counterparty") or "none named"),
+            plain(row.get("positions")),
+            money(row.get("entry")),
+            money(row.get("exit")),
+            money(row.get("peak")),
+            DASH if row.get("peak_at") is None else when(parse_instant(str(row["peak_at"]))),
+            money(row.get("least")),
+        ]
+        for row in found
+    ]
+    note = (
+        f"Mark to market of what the book file brought, in {m.currency}, as far as it is still held. Positive: the "
+        "counterparty owes it. Futures and perpetuals count by their gain. Netting, collateral and default odds are not in it."
+    )
+    return [tag("h3", "Mark to market by counterparty"), table(columns, rows), tag("p", note, cls="note")]
 
 
 def _happened(m: Material) -> str:

@@ -145,6 +145,8 @@ class Loop:
         self._masks: list[int] = [0] * len(universe)
         self._ready_report = ""
         self._unsettled: set[str] = set()
+        self.applied: list[Corporate] = []
+        """Corporate events that changed holdings since the start, in order."""
         self._closing: list[tuple[Slot, Sequence[Target]]] = []
         self._fenced: list[QuietBox | None] = []
         self._fences: Fences = fences((), len(universe))
@@ -495,6 +497,7 @@ class Loop:
     def _adjust(self, event: Corporate) -> None:
         """Convert marks and holdings; the samples before and after stand on either side of a break."""
         if self.started_at is not None:
+            self.applied.append(event)
             self.sampler.take(event.ts_recv, self.convert, on_grid=False)
         renamed = self._renamed(event)
         self.valuation.follow(renamed)
@@ -547,6 +550,8 @@ class Loop:
         if event.what == "redemption" and isinstance(bond, ConvertibleBond):
             event = bonds.redeemed(bond, event, self.valuation.mark(bond.underlying, event.ts_recv))
         held = False
+        if self.started_at is not None and event.what != "coupon":
+            self.applied.append(event)
         for account in self.accounts:
             if event.what != "coupon":
                 self._drop_changed_orders(account, event)
