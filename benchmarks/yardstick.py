@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from bot.core.ports import HedgePolicy
@@ -66,9 +67,9 @@ def row_problem(name: str) -> Problem:
 class Lattice:
     """Scores without noise of policies on one problem; law: the object scored is the policy that trades."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, *, columns: int | None = None) -> None:
         assert problem.risk_aversion is not None
-        self.problem = problem
+        self.problem, self.columns = problem, columns
         self.plan = problem.plan()
         found = problem_of_plan(self.plan, risk_aversion=problem.risk_aversion, dates=problem.dates)
         assert found is not None
@@ -81,7 +82,7 @@ class Lattice:
         ready = scorer.prepared(policy, self.problem)
         solution = getattr(ready, "solution", None)
         rule = solution.rule if solution is not None else rule_of(ready, self.plan, self.exact)
-        return exact.evaluate(self.exact, rule)
+        return exact.evaluate(self.exact, rule, columns=self.columns)
 
     def gap(self, policy: HedgePolicy) -> float:
         """Per cent of the gap a policy closes."""
@@ -165,7 +166,9 @@ def engine_part(names: Sequence[str], *, seed: int, paths: int, engine_paths: in
 def shape_part(names: Sequence[str], *, seed: int) -> dict[str, Any]:
     """Edge against centre, with and without a ticket fee; lots."""
     out: dict[str, Any] = {}
-    print("row        edge - centre   with a fee of 0.10   lots: lot, points lost, trades left")
+    print(
+        "row        edge - centre   centre - edge with a fee of 0.10   lots of half the half width: lot, points lost, trades left"
+    )
     for name in names:
         problem = row_problem(name)
         g = problem.risk_aversion or 1.0
@@ -179,7 +182,7 @@ def shape_part(names: Sequence[str], *, seed: int) -> dict[str, Any]:
         )
         width = lattice.daily - lattice.optimum.price
         lo, hi = lattice.optimum.band(0, problem.spot)
-        lot = round(math.floor((hi - lo) / 2.0 / 0.005) * 0.005, 3)
+        lot = round(math.floor((hi - lo) / 4.0 / 0.005) * 0.005, 3)  # half the half width
         lost, left = lots(lattice, lot, seed=seed)
         out[name] = {
             "edge_less_centre": (edge[1] - edge[0]) / width * 100.0,
@@ -203,7 +206,7 @@ def lots(lattice: Lattice, lot: float, *, seed: int) -> tuple[float, float]:
         "any": scorer.prepared(ExactBand(risk_aversion=g, dates=problem.dates), problem),
         "lots": scorer.prepared(ExactBand(risk_aversion=g, dates=problem.dates), in_lots),
     }
-    price = exact.evaluate(msgspec_lot(lattice.exact, lot), ready["lots"].solution.rule)  # type: ignore[attr-defined]  # an exact band
+    price = exact.evaluate(with_lot(lattice.exact, lot), ready["lots"].solution.rule)  # type: ignore[attr-defined]  # an exact band
     drawn = scenarios.of_problem(problem, n_paths=4096, seed=seed)
     trades = [
         float(scorer.run({name: ready[name]}, one, drawn).outcomes[0].trades.mean())
@@ -213,10 +216,8 @@ def lots(lattice: Lattice, lot: float, *, seed: int) -> tuple[float, float]:
     return lost, trades[1] / trades[0]
 
 
-def msgspec_lot(problem: exact.Problem, lot: float) -> exact.Problem:
+def with_lot(problem: exact.Problem, lot: float) -> exact.Problem:
     """The problem in lots."""
-    import msgspec  # noqa: PLC0415  once
-
     return msgspec.structs.replace(problem, lot=lot)
 
 

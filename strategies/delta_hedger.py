@@ -17,7 +17,7 @@ from bot.core.ports import Band, BandInput, Hedge, HedgePlan, HedgePolicy, LegIn
 from bot.core.quiet import ANY_PRICE, FOREVER, UNTIL_TIMER, QuietBox
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
-from bot.domain.units import NS_PER_MINUTE, Nanos
+from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos
 from strategies.policies.decide import Decision, decide
 from strategies.policies.reach import Reach, reach_of, within_reach
 
@@ -415,7 +415,9 @@ class DeltaHedger:
             state.reach = reach_of(plan.cp, plan.strike, plan.quantity, plan.tau)
         state.legs, state.version = legs, legs.version
         ends = legs.ends(view.now)
-        if self._prepare is not None and (ends != state.ends or is_another_problem(state.plan, plan)):
+        foreseen = bool(ends) and ends == tuple(end for end in state.ends if end > view.now)
+        solved = None if state.plan is None else still_alive(state.plan, view.now)
+        if self._prepare is not None and (not foreseen or is_another_problem(solved, plan)):
             state.plan, state.ends = plan, ends
             state.plan_spots = planned_spots(plan)
             state.take(self._prepare(plan) if plan.strike else ToTheHedge())
@@ -521,6 +523,18 @@ class DeltaHedger:
             working=view.working(state.instrument.id),
             policy=self.policy.name,
         )
+
+
+def still_alive(plan: HedgePlan, now: Nanos) -> HedgePlan:
+    """The plan without the legs that have ended by now: their end was part of what was solved, and is no news."""
+    keep = [plan.now + tau * NS_PER_YEAR > now + 0.5 for tau in plan.tau]
+    if all(keep):
+        return plan
+    columns = {
+        name: tuple(value for value, left in zip(getattr(plan, name), keep, strict=True) if left)
+        for name in ("cp", "strike", "quantity", "tau", "vol")
+    }
+    return msgspec.structs.replace(plan, **columns)
 
 
 def is_another_problem(solved: HedgePlan | None, plan: HedgePlan) -> bool:

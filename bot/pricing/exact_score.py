@@ -49,6 +49,8 @@ MOST_LOTS: Final = 200
 """More lots than this across what a rule can hold are scored as holdings of any size."""
 NEAR_LOT: Final = 1e-7
 """A share of a lot by which an edge may miss a whole lot and still be it."""
+LEAST_ROWS: Final = 3
+"""Rows in a step's deviation at least, for edges that bend near an expiry."""
 LOT_ROWS: Final = 6
 """Rows in a step's deviation where holdings are lots: bands and targets then move by steps, which rows must find."""
 CASH: Final = 8
@@ -176,9 +178,10 @@ def _over_holdings(
     columns: int,
     steps: Steps | None,
 ) -> float:
-    if problem.lot > 0.0 and per_step is None:
-        per_step = LOT_ROWS
     grid = make_grid(problem, per_step=per_step, columns=columns, reach=reach)
+    least = LOT_ROWS if problem.lot > 0.0 else LEAST_ROWS
+    if per_step is None and grid.per_step < least:
+        grid = make_grid(problem, per_step=least, columns=columns, reach=reach)
     march = March(grid, compiled_steps() if steps is None else steps)
     decide = ruled if steps is READABLE else compiled_ruled()
     corridors = _Corridors(march)

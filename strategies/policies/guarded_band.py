@@ -152,7 +152,7 @@ def rule_of(policy: HedgePolicy, plan: HedgePlan, problem: Problem) -> Callable[
             return -np.inf, np.inf, None
         x = _seen(policy, plan, problem, date_index, spots)
         below, above = (policy.band(x._replace(held=x.held + far)) for far in (-FAR, FAR))
-        before = x.now - round(every * step)
+        before = x.now - (round(step) if interval is None else interval)
         again = policy.band(x._replace(held=x.held - FAR, last_hedge_ts=before, last_hedge_spot=spots))
         _expect_no_memory(policy, below, above, again)
         if bounded:
