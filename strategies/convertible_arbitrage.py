@@ -655,9 +655,12 @@ class ConvertibleArbitrage:
         return self._exposure(view, key) if own.wanted is None or own.gone else own.wanted
 
     def _ended(self, view: StrategyView, key: str) -> bool:
-        """True for a bond that is there no more: redeemed, converted, put."""
+        """True for a bond that was redeemed, converted or put; also where nobody told it, as in account `static`."""
         own = self._own(key)
-        return (bool(own.gone) and own.gone != "defaulted") or (bool(own.elected) and not view.held(key))
+        if own.gone:
+            return own.gone != "defaulted"
+        untold = bool(own.opened or own.asked) and own.wanted != ZERO and not self._exposure(view, key)
+        return untold or (bool(own.elected) and not view.held(key))
 
     @staticmethod
     def _exposure(view: StrategyView, key: str) -> Decimal:

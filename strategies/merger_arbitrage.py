@@ -251,8 +251,9 @@ class MergerArbitrage:
         memory = self._memory
         if memory is None:
             return ()
-        wanted = {key: own.opened for key, own in memory.deals.items() if own.status != "closed"}
-        closed = {self._deals[key].acquirer for key, own in memory.deals.items() if own.status == "closed"}
+        over = {key for key, own in memory.deals.items() if self._merged(view, key, own)}
+        wanted = {key: own.opened for key, own in memory.deals.items() if key not in over}
+        closed = {self._deals[key].acquirer for key in over}
         wanted |= {key: ZERO if key in closed else own.opened for key, own in memory.acquirers.items() if own.hedging}
         reason = "the session ends: back to what was owned"
         return [
@@ -552,6 +553,11 @@ class MergerArbitrage:
         return Target(book=self.book, lines=(line,), reason=reason, evidence=saw)
 
     # ------------------------------------------------------------------ what is known
+
+    def _merged(self, view: StrategyView, key: str, own: DealMemory) -> bool:
+        """True for a target that is there no more; also where nobody told it, as in account `static`."""
+        untold = bool(own.opened or own.asked) and own.wanted != ZERO and not self._exposure(view, key)
+        return own.status == "closed" or untold
 
     @staticmethod
     def _exposure(view: StrategyView, key: str) -> Decimal:

@@ -29,10 +29,12 @@ from bot.app import wiring
 from bot.app.book_file import LoadedBook
 from bot.app.calendars import named
 from bot.app.contracts import resolve_instrument
+from bot.app.risk_bonds import bond_greeks, bond_moves
 from bot.core.errors import BookError, ConfigError, DataError, NotDelivered
 from bot.core.events import FeedEvent
 from bot.core.ports import BindsUniverse, Feed, InLoopBroker, ListsInstruments
 from bot.domain.instruments import (
+    ConvertibleBond,
     Future,
     Instrument,
     OptionContract,
@@ -565,6 +567,8 @@ def _linear_row(scene: Scene, item: Instrument, quantity: Decimal) -> Row:
     units = float(quantity) * float(item.multiplier)
     delta = units / price if isinstance(item, Perpetual) and item.inverse else units
     found: dict[str, float | None] = dict.fromkeys((*MONEY_FIELDS, *UNIT_FIELDS), 0.0)
+    if isinstance(item, ConvertibleBond):
+        return _bond_row(scene, item, quantity, head, found)
     found |= {
         "value": 0.0 if isinstance(item, Future | Perpetual) else units * price,
         "delta": delta,
@@ -573,6 +577,19 @@ def _linear_row(scene: Scene, item: Instrument, quantity: Decimal) -> Row:
     known, unknown = _known(found, f"no price of {item.id}")
     head["expiry"] = iso(item.expiry) if isinstance(item, Future) else None
     return {**head, "spot": head["mark"], **known, "unknown": unknown}
+
+
+def _bond_row(scene: Scene, bond: ConvertibleBond, quantity: Decimal, head: Row, found: dict[str, float | None]) -> Row:
+    """A convertible: its value at its mark, its Greeks by its own model."""
+    greeks, why = bond_greeks(scene.valuation, bond, scene.now, float(quantity))
+    mark = math.nan if head["mark"] is None else float(head["mark"])
+    unknown_greeks: dict[str, float | None] = dict.fromkeys(found, math.nan) if why else {}
+    known, unknown = _known({**found, **unknown_greeks, **greeks, "value": math.nan}, why or f"no price of {bond.id}")
+    if math.isfinite(mark):
+        known["value"] = float(quantity) * float(bond.multiplier) * mark
+        unknown.pop("value", None)
+    spot = _finite(scene.valuation.spot(bond.underlying))
+    return {**head, "expiry": iso(bond.matures), "spot": spot, **known, "unknown": unknown}
 
 
 def _known(found: Mapping[str, float | None], why: str) -> tuple[Row, dict[str, str]]:
@@ -729,6 +746,9 @@ def revalue(scene: Scene, *, spot_percent: Floats, vol_points: float, days: floa
             row = s.rows[key]
             why = why_unknown(scene, item) or _no_vol_in_table(scene, vol_points)
             pnl = priced[item.underlying][:, row] * (float(quantity) * float(s.multiplier[row]))
+        elif isinstance(item, ConvertibleBond):
+            why, one = bond_moves(scene.valuation, item, scene.now, factor=factor, vol_points=vol_points, days=days)
+            pnl = float(quantity) * one
         else:
             why, pnl = _linear_moves(scene, item, quantity, factor)
         legs.append(Leg({"instrument": key, "currency": item.currency}, pnl if not why else pnl * math.nan, why))

@@ -6,10 +6,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bot.app import config as configs
-from bot.app import runs
+from bot.app import risk, runs
 from bot.app.config import load_config
 from bot.app.config_convertibles import months_before
 from bot.app.wiring import assemble, convertibles_of, read_book
@@ -270,3 +271,31 @@ def test_the_hash_covers_the_terms(tmp_path: Path) -> None:
     one = configs.config_hash(load_config(written(tmp_path, HEAD + FEED + BOND + HELD)))
     two = configs.config_hash(load_config(written(tmp_path, HEAD + FEED + BOND.replace("0.04", "0.05") + HELD)))
     assert one != two
+
+
+def test_risk_knows_a_bond_by_its_model(tmp_path: Path) -> None:
+    """Greeks are differences of the repriced value, and the stress grid reprices the bond."""
+    config = load_config(written(tmp_path, HEAD + FEED + BOND + HELD, book="instrument,quantity\nBOND:ACME30,400\n"))
+    scene = risk.stage(config)
+    row = next(r for r in risk.position_rows(scene) if r["instrument"] == "BOND:ACME30")
+    assert row["unknown"] == {}
+    spot = row["spot"]
+    moved = risk.revalue(scene, spot_percent=np.array([-0.1, 0.0, 0.1]), vol_points=0.0, days=0.0)[0].pnl
+    assert moved[1] == 0.0
+    assert row["delta"] == pytest.approx((moved[2] - moved[0]) / (0.002 * spot), rel=1e-3)
+    vol = risk.revalue(scene, spot_percent=np.zeros(1), vol_points=1.0, days=0.0)[0].pnl[0]
+    assert row["vega_per_point"] == pytest.approx(vol, rel=0.02)
+    day = risk.revalue(scene, spot_percent=np.zeros(1), vol_points=0.0, days=1.0)[0].pnl[0]
+    assert row["theta_per_day"] == pytest.approx(day, rel=0.05)
+
+
+def test_risk_of_a_bond_without_a_model_says_why(tmp_path: Path) -> None:
+    """A bond nobody told a model of has a value at its quote and no Greeks, with the reason."""
+    bare = BOND.partition("[convertibles.model]")[0]
+    rows = "instrument,quantity,price\nBOND:ACME30,400,101\n"
+    text = HEAD + FEED + bare + HELD + '[book]\nfile = "book.csv"\nprice_source = "file"\n'
+    (tmp_path / "book.csv").write_text(rows)
+    scene = risk.stage(load_config(written(tmp_path, text)))
+    row = next(r for r in risk.position_rows(scene) if r["instrument"] == "BOND:ACME30")
+    assert row["delta"] is None
+    assert "no model" in row["unknown"]["delta"]

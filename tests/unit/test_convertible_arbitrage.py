@@ -16,6 +16,7 @@ from bot.core.notices import ConvertibleNotice, notice_of
 from bot.domain.convertible import ConvertibleModel, ConvertibleTerms, Put
 from bot.domain.instruments import ConvertibleBond, Spot
 from bot.engine.journal import Ended, Ordered, TargetSet
+from bot.engine.shadows import Once
 from bot.pricing import american, black, convertible
 from bot.pricing.convertible_shelf import Shelf, called, credit_delta, implied
 from strategies.convertible_arbitrage import ConvertibleArbitrage, Holding
@@ -405,3 +406,20 @@ def test_black_scholes_is_where_the_credit_ends() -> None:
     bond = msgspec.structs.replace(BOND, terms=terms, model=ConvertibleModel(vol=0.25, rate=0.03))
     found = black.bsm(110.0, 125.0, 1.0, 0.25, rate=0.03)
     assert float(run(seen(0, 110.0, bond=bond), bond=bond).held()) == pytest.approx(-800 * float(found.delta), abs=0.6)
+
+
+def test_a_twin_that_is_not_told_buys_no_redeemed_bond_back() -> None:
+    """Account `static` hears nothing after its first trade: at the close it sells its shares and leaves the bond that ended."""
+    strategy = ConvertibleArbitrage(positions=[Holding(bond=BOND.id)], half_width=10.0)
+    bench = Bench(
+        [Once(strategy)],
+        instruments=[STOCK, BOND],
+        openings=[(BOND.id, 100)],
+        end=START + 30 * DAY,
+        remark=DAY,
+        report_grid=DAY,
+    )
+    quotes = [quote(STOCK.id, k * DAY, 119.99, 120.01) for k in (2, 19, 21, 29, 30)]
+    bench.play(sorted([*seen(0, 120.0), *quotes, ends(20 * DAY, "102")], key=lambda event: event.ts_recv))
+    assert {f.order.instrument for f in bench.facts(Ordered)} == {STOCK.id}
+    assert (bench.held(BOND.id), bench.held()) == (0, 0)
