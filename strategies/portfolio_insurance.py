@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from bot.core.events import Alarm, Evidence, Target, TargetLine
 from bot.core.ports import Figures, StrategyView
 from bot.core.quiet import UNTIL_TIMER, QuietBox
+from bot.core.sight import paid_so_far
 from bot.domain.instruments import round_to_lot
 from bot.domain.units import NS_PER_DAY, NS_PER_YEAR, Nanos, Rate, Vol, Years, iso, span, utc_date, years_between
 from bot.pricing import insurance
@@ -30,13 +31,6 @@ from bot.pricing import insurance
 Method: TypeAlias = Literal["cppi", "tipp", "synthetic_put", "obpi"]
 PUTS: Final = frozenset({"synthetic_put", "obpi"})
 DAYS_PER_YEAR: Final = 365.0
-
-
-@runtime_checkable
-class SeesCosts(Protocol):
-    """A view that can say what its account has paid so far, in the base currency."""
-
-    def paid(self) -> Mapping[str, float]: ...
 
 
 class Jumps(msgspec.Struct, frozen=True, kw_only=True):
@@ -506,7 +500,7 @@ class PortfolioInsurance:
             m = self._observe(view, m, float(worth), seen)  # the run went on after the last look
         score = m.score
         value = score.value if worth is None else float(worth)
-        paid = view.paid() if isinstance(view, SeesCosts) else {}
+        paid = paid_so_far(view)
         return {
             "Outcome": self._outcome(score, value),
             "Insurance": self._insured(m, view.now, value),

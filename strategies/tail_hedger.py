@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -26,6 +26,7 @@ import numpy as np
 from bot.core.events import Evidence, Target, TargetLine
 from bot.core.ports import Chain, Figures, StrategyView
 from bot.core.quiet import UNTIL_TIMER, QuietBox
+from bot.core.sight import paid_so_far
 from bot.domain.instruments import OptionContract, round_to_lot
 from bot.domain.orders import QuoteRef
 from bot.domain.units import NS_PER_DAY, NS_PER_YEAR, Nanos, Rate, iso, span, years_between
@@ -41,13 +42,6 @@ KEPT: Final = 64
 """Worst months kept: enough for the tail of a hundred years."""
 SHOCKS: Final = (0.10, 0.20, 0.30)
 """Falls of the underlying at which the payoff of what is held is gauged."""
-
-
-@runtime_checkable
-class SeesCosts(Protocol):
-    """A view that can say what its account has paid so far, in the base currency."""
-
-    def paid(self) -> Mapping[str, float]: ...
 
 
 class Monetise(msgspec.Struct, frozen=True, kw_only=True):
@@ -668,7 +662,7 @@ class TailHedger:
             m = self._observe(m, view.now, float(worth), seen)  # the run went on after the last look
         years = years_between(m.began, m.ts)
         own, alone, less = m.own, m.alone, m.de_risked
-        paid = view.paid() if isinstance(view, SeesCosts) else {}
+        paid = paid_so_far(view)
         tables: dict[str, dict[str, float | str | None]] = {
             "Outcome": {
                 "worth at the start": own.start,
