@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
+from adapters import scenario
 from bot.app import config as configs
+from bot.app import config_convertibles as convertibles
+from bot.app import config_feeds as feeds
+from bot.app import config_strategies as strategies
 from bot.app import risk, runs
 from bot.app.config import load_config
 from bot.app.config_convertibles import months_before
 from bot.app.wiring import assemble, convertibles_of, read_book
 from bot.core.errors import BookError, ConfigError
+from bot.domain.convertible import ConvertibleModel
+from bot.domain.deals import Collar
 from bot.domain.instruments import ConvertibleBond
 from bot.domain.units import iso
+from strategies.convertible_arbitrage import ConvertibleArbitrage, Holding
+from strategies.merger_arbitrage import Deal, MergerArbitrage
 
 HEAD = """
 schema_version = 1
@@ -299,3 +310,56 @@ def test_risk_of_a_bond_without_a_model_says_why(tmp_path: Path) -> None:
     row = next(r for r in risk.position_rows(scene) if r["instrument"] == "BOND:ACME30")
     assert row["delta"] is None
     assert "no model" in row["unknown"]["delta"]
+
+
+PARTS: tuple[tuple[type[BaseModel], type[msgspec.Struct]], ...] = (
+    (feeds.ScenarioFeed, scenario.ScenarioOptions),
+    (feeds.ScenarioUnderlying, scenario.Underlying),
+    (feeds.ScenarioRegime, scenario.Regime),
+    (feeds.ScenarioShock, scenario.Shock),
+    (feeds.ScenarioCrowd, scenario.Crowd),
+    (feeds.ScenarioBond, scenario.BondQuotes),
+    (feeds.ScenarioDeal, scenario.DealScript),
+    (feeds.ScenarioAmendment, scenario.Amendment),
+    (feeds.ScenarioCollar, Collar),
+    (feeds.ScenarioOutage, scenario.Outage),
+    (feeds.ScenarioNotice, scenario.NoticeScript),
+    (feeds.ScenarioCorporate, scenario.CorporateScript),
+    (strategies.DealConfig, Deal),
+    (strategies.CollarConfig, Collar),
+    (strategies.BondPosition, Holding),
+    (convertibles.BondModel, ConvertibleModel),
+)
+
+
+@pytest.mark.parametrize(("table", "options"), PARTS, ids=[table.__name__ for table, _ in PARTS])
+def test_each_key_of_a_table_reaches_its_reader_with_the_same_default(
+    table: type[BaseModel], options: type[msgspec.Struct]
+) -> None:
+    """The config has a key for each option and none beside them; where both have a default it is the same."""
+    left_to_others = {"kind", "pace", "start", "end", "name", "rate"} if table is feeds.ScenarioFeed else set()
+    known = {field.name: field for field in msgspec.structs.fields(options)}
+    assert set(table.model_fields) - left_to_others == set(known) - left_to_others
+    for name, key in table.model_fields.items():
+        if name in left_to_others or key.is_required():
+            continue
+        field = known[name]
+        default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+        assert key.default == default, name
+
+
+@pytest.mark.parametrize(
+    ("table", "factory"),
+    [
+        (strategies.ConvertibleArbitrageConfig, ConvertibleArbitrage),
+        (strategies.MergerArbitrageConfig, MergerArbitrage),
+    ],
+    ids=["convertible_arbitrage", "merger_arbitrage"],
+)
+def test_each_key_of_a_strategy_reaches_it_with_the_same_default(table: type[BaseModel], factory: Any) -> None:
+    """A key of the table is an argument of the strategy, and the other way round."""
+    arguments = inspect.signature(factory).parameters
+    assert set(table.model_fields) - {"kind", "on_fault"} == set(arguments)
+    for name, key in table.model_fields.items():
+        if name not in {"kind", "on_fault"} and not key.is_required():
+            assert key.default == arguments[name].default, name

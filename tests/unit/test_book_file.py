@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from bot.app.book_file import COLUMNS, LoadedBook, check_book, load_book, parse_number
+from bot.app.config import load_config
+from bot.app.wiring import convertibles_of
 from bot.core.errors import BookError
 from bot.domain.instruments import OptionContract
 from bot.domain.units import iso, parse_instant
@@ -43,8 +45,9 @@ def held(book: LoadedBook) -> list[tuple[str, Decimal]]:
 
 @pytest.mark.parametrize("path", sorted(BOOKS.glob("*.csv")), ids=lambda path: path.name)
 def test_the_shipped_books_load(path: Path) -> None:
-    """Every example book is understood and each underlying of its options is known."""
-    book = load_book(path)
+    """Every example book is understood, with the bonds its config describes, and each underlying of its options is known."""
+    described = convertibles_of(load_config(BOOKS.parent / "convertible_arbitrage.toml", {}))
+    book = load_book(path, known=described)
     assert book.positions
     known = {item.id for item in book.universe}
     assert {item.underlying for item in book.instruments if isinstance(item, OptionContract)} <= known

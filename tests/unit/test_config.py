@@ -356,7 +356,12 @@ def test_every_shipped_example_is_good(name: str, tmp_path: Path) -> None:
     assert config.name == name
     assert config_hash(config) in check(example_path(name), env)
     msgspec.convert(broker_settings(config), PaperOptions, strict=False)
-    wanted = {"replay": ReplayOptions, "synthetic": SyntheticOptions, "dataset": DatasetOptions}
+    wanted = {
+        "replay": ReplayOptions,
+        "synthetic": SyntheticOptions,
+        "dataset": DatasetOptions,
+        "scenario": ScenarioOptions,
+    }
     for feed in config.feeds:
         msgspec.convert(feed_settings(feed, config), wanted[feed.kind], strict=False)
 
