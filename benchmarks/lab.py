@@ -1,6 +1,6 @@
 """How fast policies are scored, against pfhedge in the same run, and how well two processes share a sweep.
 
-    python benchmarks/lab.py [--paths 65536] [--repeats 5]
+    python benchmarks/lab.py [--paths 65536] [--repeats 5] [--peer PYTHON_WITH_PFHEDGE]
 
 A policy-path-step is one policy deciding on one path at one date. Times are processor seconds of this process where one
 worker works, wall seconds where several do; the median of repeats is given. pfhedge (with torch) is a peer this project does
@@ -10,10 +10,12 @@ not need: without it its line says so.
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from bot.core.ports import HedgePolicy
@@ -69,28 +71,12 @@ def ready(policies: list[HedgePolicy]) -> dict[str, HedgePolicy]:
     return {policy.name: scorer.prepared(solved_once(policy), CALL) for policy in policies}
 
 
-def pfhedge_rate(paths: int, repeats: int) -> float | None:
-    """pfhedge's policy-path-steps a second: its Whalley-Wilmott hedging paths simulated before, on one thread."""
-    try:
-        torch: Any = importlib.import_module("torch")
-        nn: Any = importlib.import_module("pfhedge.nn")
-        instruments: Any = importlib.import_module("pfhedge.instruments")
-    except ImportError:
-        return None
-    torch.set_num_threads(1)
-    stock = instruments.BrownianStock(sigma=0.2, cost=0.002, dt=0.25 / 252)
-    derivative = instruments.EuropeanOption(stock, strike=1.0, maturity=0.25)
-    model = nn.WhalleyWilmott(derivative, a=100.0)
-    hedger = nn.Hedger(model, model.inputs())
-    torch.manual_seed(1)
-    derivative.simulate(n_paths=paths)
-    steps = stock.spot.size(1) - 1
-    with torch.no_grad():
-        seconds = median(
-            repeats, time.process_time, lambda: hedger.compute_portfolio(derivative, hedge=[stock])
-            if hasattr(hedger, "compute_portfolio") else hedger.compute_hedge(derivative)
-        )  # fmt: skip
-    return paths * steps / seconds
+def pfhedge_rate(paths: int, repeats: int, python: str) -> float | None:
+    """pfhedge's policy-path-steps a processor second, by an interpreter that has it; None where none has."""
+    peer = Path(__file__).with_name("peer_pfhedge.py")
+    command = [python, str(peer), "--paths", str(paths), "--repeats", str(repeats)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return float(answer.stdout.split()[-1]) if answer.returncode == 0 else None
 
 
 def task(arguments: Mapping[str, Any]) -> float:
@@ -113,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--paths", type=int, default=65_536)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--peer", default=sys.executable, help="an interpreter that has pfhedge and torch")
     parser.add_argument("--no-sweep", action="store_true")
     asked = parser.parse_args()
     drawn = scenarios.of_problem(CALL, n_paths=asked.paths, seed=1).kept()
@@ -127,7 +114,7 @@ def main() -> None:
     one_all = rate(everything, drawn, asked.repeats, 1)
     two_all = rate(everything, drawn, asked.repeats, 2)
     print(f"  {'all':34s} {len(everything):3d} policies  {one_all / 1e6:8.0f}   two workers {two_all / 1e6:.0f}")
-    peer = pfhedge_rate(min(asked.paths, 16_384), asked.repeats)
+    peer = pfhedge_rate(min(asked.paths, 16_384), asked.repeats, asked.peer)
     if peer is None:
         print("  pfhedge: not installed (pip install pfhedge torch)")
     else:

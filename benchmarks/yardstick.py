@@ -167,7 +167,7 @@ def shape_part(names: Sequence[str], *, seed: int) -> dict[str, Any]:
     """Edge against centre, with and without a ticket fee; lots."""
     out: dict[str, Any] = {}
     print(
-        "row        edge - centre   centre - edge with a fee of 0.10   lots of half the half width: lot, points lost, trades left"
+        "row        edge - centre   with a fee of 0.10   lots of half, and of a whole half width: lot, points lost, trades"
     )
     for name in names:
         problem = row_problem(name)
@@ -182,16 +182,15 @@ def shape_part(names: Sequence[str], *, seed: int) -> dict[str, Any]:
         )
         width = lattice.daily - lattice.optimum.price
         lo, hi = lattice.optimum.band(0, problem.spot)
-        lot = round(math.floor((hi - lo) / 4.0 / 0.005) * 0.005, 3)  # half the half width
-        lost, left = lots(lattice, lot, seed=seed)
+        whole = (hi - lo) / 2.0
+        tried = [max(round(part * whole / 0.005) * 0.005, 0.005) for part in (0.5, 1.0)]
+        found = [(round(lot, 3), *lots(lattice, round(lot, 3), seed=seed)) for lot in tried]
         out[name] = {
-            "edge_less_centre": (edge[1] - edge[0]) / width * 100.0,
-            "with_fee": centre[1] - centre[0],
-            "lot": lot, "lost": lost, "trades_left": left,
+            "edge_less_centre": (edge[1] - edge[0]) / width * 100.0, "with_fee": (centre[1] - centre[0]), "lots": found,
         }  # fmt: skip
         print(
             f"{name:10s} {out[name]['edge_less_centre']:8.1f}        {out[name]['with_fee']:+.3f} of CE        "
-            f"{lot:5.3f}  {lost:5.2f}  {left:5.1%}",
+            + "   ".join(f"{lot:5.3f} {lost:5.2f} {left:5.1%}" for lot, lost, left in found),
             flush=True,
         )
     return out

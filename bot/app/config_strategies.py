@@ -322,11 +322,15 @@ class TailHedgerConfig(StrategyTable):
     carry_bp: Annotated[Number, Field(ge=0, le=9999)] = Field(
         default=50.0, description="premium a year, in basis points of the worth"
     )
-    roll: Interval = Field(default=parse_span("30d"), description="time between purchases; expiries overlap in a ladder")
+    roll: Interval = Field(
+        default=parse_span("30d"), description="time between purchases; expiries overlap in a ladder"
+    )
     tenors: tuple[Interval, ...] = Field(
         default=(parse_span("90d"),), min_length=1, max_length=100, description="how far out it buys, the budget split"
     )
-    moneyness: Annotated[Number, Field(gt=0, le=100)] = Field(default=0.90, description="strike / price at the purchase")
+    moneyness: Annotated[Number, Field(gt=0, le=100)] = Field(
+        default=0.90, description="strike / price at the purchase"
+    )
     short_moneyness: Annotated[Number, Field(gt=0, le=100)] = Field(
         default=0.75, description="of the written put of a spread"
     )

@@ -310,33 +310,9 @@ def id_of(text: str, config: configs.Config) -> str:
     return resolve_instrument(text).id
 
 
-def convertibles_of(config: configs.Config) -> dict[str, ConvertibleBond]:
-    """The bonds of [[convertibles]] by id; ConfigError for a share that is none."""
-    found: dict[str, ConvertibleBond] = {}
-    for number, table in enumerate(config.convertibles):
-        try:
-            share = resolve_instrument(table.underlying)
-            bond = table.built(share.id)
-        except ValueError as fault:
-            raise ConfigError(f"{config.path.name}: convertibles[{number}]: {fault}") from fault
-        found[bond.id] = bond
-    return found
-
-
-def id_of(text: str, config: configs.Config) -> str:
-    """The canonical id behind a config's word for an instrument, a bond of [[convertibles]] among them."""
-    word = text.strip().upper()
-    if any(word == table.id.strip().upper() for table in config.convertibles):
-        return word
-    return resolve_instrument(text).id
-
-
 def resolve_wanted(config: configs.Config, book: LoadedBook) -> list[Instrument]:
     """The instruments of book, underlyings and hedges, with the changes the config makes to them."""
     known: dict[str, Instrument] = {item.id: item for item in book.universe}
-    for bond in convertibles_of(config).values():
-        known[bond.id] = bond
-        known.setdefault(bond.underlying, resolve_instrument(bond.underlying))
     for bond in convertibles_of(config).values():
         known[bond.id] = bond
         known.setdefault(bond.underlying, resolve_instrument(bond.underlying))

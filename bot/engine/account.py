@@ -172,7 +172,7 @@ class Account:
         self.pending: list[Fact] = []
         self.gauges: dict[tuple[str, str], float] = {}
         self.memories: dict[str, bytes] = {}
-        self.interest_since: Callable[[Nanos], Decimal] = lambda now: ZERO
+        self.interest_since: Callable[[Nanos], Decimal] = lambda _: ZERO
         self.convert: Converter = lambda currency: Decimal(1) if currency == base_currency else None
         self._ending: list[tuple[PositionKey, Decimal]] = []
 

@@ -16,6 +16,7 @@ import pytest
 from adapters.dataset import DatasetOptions
 from adapters.formats.options import ReplayOptions
 from adapters.paper import PaperOptions
+from adapters.scenario import ScenarioOptions
 from adapters.synthetic import SyntheticFeed as SyntheticFeedAdapter
 from adapters.synthetic import SyntheticOptions
 from bot.app.book_file import load_book
