@@ -550,7 +550,10 @@ class Loop:
         if event.what == "redemption" and isinstance(bond, ConvertibleBond):
             event = bonds.redeemed(bond, event, self.valuation.mark(bond.underlying, event.ts_recv))
         held = False
-        if self.started_at is not None and event.what != "coupon":
+        if event.what == "coupon":  # the last quote is with the coupon: it is carried without
+            self.marks.shift(self.universe.index(event.instrument), float(event.cash))
+            self.valuation.pay_out(event.instrument, event.cash)
+        elif self.started_at is not None:
             self.applied.append(event)
         for account in self.accounts:
             if event.what != "coupon":

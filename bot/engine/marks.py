@@ -107,6 +107,13 @@ class Marks:
         self.last_times[new] = self.last_times[old]
         self.version += 1
 
+    def shift(self, instrument: int, amount: float) -> None:
+        """Take an amount off the prices of an instrument that paid it out and has not been quoted since (a coupon)."""
+        for column in (self.bids, self.asks, self.lasts):
+            if column[instrument] > amount:  # NaN stays what it is
+                column[instrument] -= amount
+        self.version += 1
+
     def bid(self, instrument: int) -> float:
         """Best bid, NaN while withdrawn or never seen."""
         return self.bids[instrument]

@@ -411,6 +411,12 @@ class Valuation:
             self._carry_quote(old, new, float(ratio))
             self._scale_dividends(old, new, float(ratio))
 
+    def pay_out(self, instrument: str, amount: Decimal) -> None:
+        """Carry the last good price of a bond over its coupon."""
+        mark = self._last_mark.get(instrument)
+        if mark is not None and mark > amount:
+            self._last_mark[instrument] = mark - amount
+
     def _scale_dividends(self, old: str, new: str, ratio: float) -> None:
         """A split share pays a part of the dividend that was announced."""
         known = self.settings.cash_dividends.get(old, ())

@@ -294,3 +294,15 @@ def test_a_shelf_answers_the_same_whatever_was_asked_before() -> None:
     assert one == two[::-1]
     assert math.isnan(float(forth.value(bond(model=None), 100.0, START).price))
     assert float(forth.value(item, 100.0, START + 31 * DAY).price) == 0.0
+
+
+def test_a_coupon_moves_no_equity_before_the_next_quote() -> None:
+    """A bond last quoted with its coupon is carried without it once it was paid: what is owned stays worth the same."""
+    item = bond()
+    quotes = [quote(item.id, DAY, 102.9, 103.1)]
+    run = play(item, days=11, extra=quotes)
+    assert run.valuation.mark(item.id, run.loop.now) == D(103) - D("1.5")
+    assert cash(run) == D(150)
+    assert run.pnl().total == 0
+    track = run.loop.sampler.table().tracks["dynamic"]
+    assert np.abs(track.pnl[1:, 0]).max() < 1e-9
