@@ -523,6 +523,7 @@ class Loop:
             account.adjust(event)
         self._follow(renamed)
         self._end_boxes()
+        self._freeze_unadjusted_bonds(event)
         if not event.adjusted:
             self._alarm(
                 "corporate_unadjusted",
@@ -565,6 +566,21 @@ class Loop:
             self._alarm("corporate", f"{event.what} of {event.instrument}: {event.text}", underlying=event.instrument)
         self._sample_wanted = self._sample_wanted or held
         self._tell(HearsCorporate, lambda slot: slot.strategy.corporate(slot.view, event))
+
+    def _freeze_unadjusted_bonds(self, event: Corporate) -> None:
+        """Freeze the bonds of a share that split, and the share, unless the event says what they became: ratios change."""
+        if event.what not in {"split", "spin_off"}:
+            return
+        named = {conversion.old for conversion in event.conversions}
+        for bond in self.universe:
+            if not isinstance(bond, ConvertibleBond) or bond.underlying != event.instrument or bond.id in named:
+                continue
+            text = f"{event.what} of {event.instrument}: the conversion ratio of {bond.id} changes; give its new terms"
+            for account in self.accounts:
+                if account.holders(bond.id):
+                    account.freeze(bond.id, "corporate", text)
+                    account.freeze(event.instrument, "corporate", text)
+            self._alarm("corporate_unadjusted", text, underlying=bond.id, action="freeze")
 
     def _schedule_bonds(self, now: Nanos) -> None:
         """Coupons and maturities of every bond of the run; their shares' prices are sampled with the rest."""

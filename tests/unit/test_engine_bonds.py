@@ -306,3 +306,31 @@ def test_a_coupon_moves_no_equity_before_the_next_quote() -> None:
     assert run.pnl().total == 0
     track = run.loop.sampler.table().tracks["dynamic"]
     assert np.abs(track.pnl[1:, 0]).max() < 1e-9
+
+
+def test_a_split_that_does_not_name_the_bond_freezes_bond_and_share() -> None:
+    """Its ratio changes with the share: until its new terms are given nothing of either is traded; named, it becomes them."""
+    item = bond()
+    heir = ConvertibleBond(
+        id="BOND:UND30B",
+        underlying=STOCK.id,
+        multiplier=item.multiplier,
+        reference=START,
+        terms=ConvertibleTerms(maturity=30 / 365, ratio=17.0, face=1000.0),
+        model=MODEL,
+    )
+    split = Corporate(ts_recv=START + DAY, what="split", instrument=STOCK.id, ratio=D(2))
+    run = play(item, days=3, extra=[split])
+    assert set(run.account.frozen) == {item.id, STOCK.id}
+    assert "corporate_unadjusted" in run.alarms()
+    named = Corporate(
+        ts_recv=START + MINUTE,
+        what="split",
+        instrument=STOCK.id,
+        ratio=D(2),
+        conversions=(Conversion(item.id, heir.id, D(1)),),
+    )
+    told = Bench([Script()], instruments=[STOCK, item, heir], openings=[(item.id, 10)], marks_in={item.id: D(103)})
+    told.play([*minutes([100.0]), named, quote(STOCK.id, 2 * MINUTE, 49.9, 50.1)])
+    assert told.account.frozen == {}
+    assert (told.held(item.id), told.held(heir.id)) == (D(0), D(10))
