@@ -571,7 +571,7 @@ class Loop:
         """Freeze the bonds of a share that split, and the share, unless the event says what they became: ratios change."""
         if event.what not in {"split", "spin_off"}:
             return
-        named = {conversion.old for conversion in event.conversions}
+        named = {key for conversion in event.conversions for key in (conversion.old, conversion.new)}
         for bond in self.universe:
             if not isinstance(bond, ConvertibleBond) or bond.underlying != event.instrument or bond.id in named:
                 continue
