@@ -60,6 +60,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/replay.py
 	$(BIN)/python benchmarks/pricing.py
 	$(BIN)/python benchmarks/pricing_american.py
+	$(BIN)/python benchmarks/pricing_convertible.py
+	$(BIN)/python benchmarks/exact.py
+	$(BIN)/python benchmarks/lab.py
+	$(BIN)/python benchmarks/yardstick.py
 
 format: $(READY)
 	$(BIN)/ruff format .
