@@ -704,13 +704,18 @@ class Solution:
         Units of the underlying; beyond the grid of prices its last band, and never beyond the deltas the book can have.
         Errors: ValueError for a date outside 0..N-1 or a spot that is not above 0.
         """
-        found = self._look_up((self.low, self.high), date_index, spot)
-        return found[0], found[1]
+        one, other = self._look_up((self.low, self.high), date_index, spot)
+        if isinstance(one, float):
+            return min(one, other), max(one, other)
+        # Between two rows the cubic of one edge may pass that of the other where the band is narrow and steep.
+        return np.minimum(one, other), np.maximum(one, other)
 
     def targets(self, date_index: Any, spot: Any) -> tuple[Any, Any]:
         """(up to, down to): the holdings at which buying from below, and selling from above, stops. Shape: as `band`."""
+        lo, hi = self.band(date_index, spot)
         found = self._look_up((self.buy, self.sell), date_index, spot)
-        return found[0], found[1]
+        up, down = (np.minimum(np.maximum(edge, lo), hi) for edge in found)
+        return (up, down) if np.ndim(up) else (float(up), float(down))
 
     def rule(self, date_index: int, spots: Array) -> Rule:
         """The band and its targets as a rule that `evaluate` scores. Shape: as spots."""

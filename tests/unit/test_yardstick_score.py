@@ -153,3 +153,26 @@ def test_daily_hedging_to_six_digits() -> None:
             4.843974, abs=1e-5
         )
     assert float(black.bsm(100.0, 100.0, 0.25, 0.2).price) < 4.843974
+
+
+def test_a_narrow_steep_band_never_turns_over() -> None:
+    """Between two rows of the table the lower edge stays below the upper, and targets inside, near expiry too."""
+    strikes = (0.5398995310977913, 0.5475163297692548, 0.6182889574913085, 0.8390223789810465, 0.8525400505095626)
+    calls = (1.0602047046514798, 1.4297767095547291, 1.885242099722483)
+    legs = [(-1, k, q) for k, q in zip(strikes, (-2.0, -3.0, 3.0, -1.0, -2.0), strict=True)] + [
+        (1, k, -3.0) for k in calls
+    ]
+    found = exact.solve(
+        legs, spot=1.0, vol=0.5711393394352615, tau=0.596732064717338, cost=0.0009907230660332889,
+        risk_aversion=79.3419918541787, dates=252,
+    )  # fmt: skip
+    spots = np.exp(np.linspace(-2.5, 2.5, 4001))
+    turned = 0
+    for date in (0, 100, 240, *range(246, 252)):
+        lo, hi = found.band(date, spots)
+        up, down = found.targets(date, spots)
+        assert np.all(lo <= hi)
+        assert np.all((lo <= up) & (up <= hi) & (lo <= down) & (down <= hi))
+        raw = found._look_up((found.low, found.high), date, spots)
+        turned += int(np.sum(raw[0] > raw[1]))
+    assert turned > 0  # the case is one in which the plain cubics do turn over
