@@ -4,6 +4,10 @@ changed is refused.
 A frame is `length u32, crc32 u32, body, chain 32 bytes` (little endian); chain = sha256(previous chain + body), and the
 chain before the first record is sha256 of the magic. Body 0 is the header. A torn tail is cut at the last whole frame;
 damage inside is named with its record number. SQLite, Parquet and CSV are views made from it, never the truth.
+
+Its durability is named in the header. A `replay` journal is written in batches and synced at the end. A `live` journal
+counts a record as durable once `commit` has synced it, in a thread of its own; nothing that a record says may leave the
+process before. A `replay` journal never serves live recovery.
 """
 
 from __future__ import annotations
@@ -11,152 +15,57 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import threading
+import time
 import zlib
-from collections.abc import Iterator
-from decimal import Decimal
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, TypeAlias
 
 import msgspec
 
 from bot.core.errors import JournalError
-from bot.core.events import Alarm, Corporate, Evidence, Lifecycle, TargetLine
-from bot.domain.orders import Fill, Order, Refusal
 from bot.domain.units import Nanos
+from bot.engine.facts import (
+    AccountState,
+    Adjusted,
+    Alarmed,
+    Asked,
+    Balanced,
+    Began,
+    Closed,
+    Controlled,
+    Ended,
+    Executed,
+    Fact,
+    Financed,
+    Froze,
+    LedgerState,
+    Ordered,
+    OrderRecord,
+    Reconciled,
+    Refused,
+    Remembered,
+    Restated,
+    Skipped,
+    Snapshotted,
+    Started,
+    TargetSet,
+    Transferred,
+    VenueSaid,
+)
+from bot.engine.store import FileStore, Store
 
 MAGIC: Final = b"evenkeel journal 1\n"
 _HEAD: Final = struct.Struct("<II")
 _CHAIN_BYTES: Final = 32
 _LONGEST: Final = 1 << 28
+_BLOCK: Final = 1 << 22
+MOST_WAITING: Final = 64 << 20
+"""Bytes that may wait for a disk that does not write before the journal refuses more."""
 
 Durability: TypeAlias = Literal["live", "replay"]
-
-
-class _Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="fact"):
-    account: str
-    v: int = 1
-
-
-class Started(_Fact, frozen=True, gc=False, kw_only=True, tag="started"):
-    """The session is ready: every leg has its price; opening positions by instrument, with the mark they enter at."""
-
-    positions: dict[str, Decimal]
-    marks: dict[str, Decimal]
-
-
-class TargetSet(_Fact, frozen=True, gc=False, kw_only=True, tag="target"):
-    """A strategy changed what it wants to hold."""
-
-    strategy: str
-    book: str
-    lines: tuple[TargetLine, ...]
-    reason: str
-    evidence: Evidence | None = None
-
-
-class Skipped(_Fact, frozen=True, gc=False, kw_only=True, tag="skipped"):
-    """A strategy was due to decide and could not, with the reason."""
-
-    strategy: str
-    underlying: str
-    reason: str
-
-
-class Ordered(_Fact, frozen=True, gc=False, kw_only=True, tag="order"):
-    """An order was released to the venue."""
-
-    order: Order
-
-
-class Refused(_Fact, frozen=True, gc=False, kw_only=True, tag="refused"):
-    """A limit refused an order before it left."""
-
-    refusal: Refusal
-
-
-class VenueSaid(_Fact, frozen=True, gc=False, kw_only=True, tag="venue"):
-    """The venue accepted, rejected, cancelled or amended an order, or nobody knows."""
-
-    order_id: str
-    what: str
-    text: str = ""
-
-
-class Executed(_Fact, frozen=True, gc=False, kw_only=True, tag="fill"):
-    """A fill, with the books it was allocated to."""
-
-    fill: Fill
-    allocations: dict[str, Decimal]
-
-
-class Transferred(_Fact, frozen=True, gc=False, kw_only=True, tag="transfer"):
-    """Two strategies of one account crossed opposite targets at mid."""
-
-    instrument: str
-    seller: str
-    buyer: str
-    quantity: Decimal
-    price: Decimal
-
-
-class Ended(_Fact, frozen=True, gc=False, kw_only=True, tag="lifecycle"):
-    """An option ended: exercise, assignment, expiry or settlement."""
-
-    event: Lifecycle
-
-
-class Adjusted(_Fact, frozen=True, gc=False, kw_only=True, tag="corporate"):
-    """A corporate event changed holdings or froze an underlying."""
-
-    event: Corporate
-    before: dict[str, Decimal]
-    after: dict[str, Decimal]
-
-
-class Alarmed(_Fact, frozen=True, gc=False, kw_only=True, tag="alarm"):
-    """Something a person should see."""
-
-    alarm: Alarm
-
-
-class Remembered(_Fact, frozen=True, gc=False, kw_only=True, tag="memory"):
-    """A strategy's memory changed."""
-
-    strategy: str
-    memory: msgspec.Raw
-
-
-class Controlled(_Fact, frozen=True, gc=False, kw_only=True, tag="control"):
-    """A person's word was carried out."""
-
-    verb: str
-    argument: str = ""
-
-
-class Closed(_Fact, frozen=True, gc=False, kw_only=True, tag="closed"):
-    """The session ended: what is held and owed then."""
-
-    positions: dict[str, Decimal]
-    cash: dict[str, Decimal]
-    marks: dict[str, Decimal]
-
-
-Fact: TypeAlias = (
-    Started
-    | TargetSet
-    | Skipped
-    | Ordered
-    | Refused
-    | VenueSaid
-    | Executed
-    | Transferred
-    | Ended
-    | Adjusted
-    | Alarmed
-    | Remembered
-    | Controlled
-    | Closed
-)
 
 
 class Header(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -189,16 +98,19 @@ class JournalWriter:
     """Appends steps to a file, or to memory when `path` is None. Each append returns at once; `close` makes it durable."""
 
     def __init__(self, path: Path | None, header: Header) -> None:
-        if header.durability == "live":
-            raise JournalError(
-                "journal durability 'live' (fsync before send) is not delivered in this release; use 'replay'"
-            )
+        if header.durability == "live" and not isinstance(self, LiveJournal):
+            raise JournalError("journal: expected durability 'replay' of a file written in batches, found 'live'")
         self._file: BinaryIO | None = None
         self._path = path
         self._header = header
         self.chain = hashlib.sha256(MAGIC).digest()
         self.facts_digest = hashlib.sha256()
         self.seq = 0
+
+    @property
+    def durable(self) -> int:
+        """How many records may be acted upon: all of them, since a replay can be run again."""
+        return self.seq
 
     def cite(self, feeds: dict[str, dict[str, str]]) -> None:
         """Name the inputs by digest in the header; before the journal is entered."""
@@ -243,6 +155,194 @@ class JournalWriter:
             self._file.write(_HEAD.pack(len(body), zlib.crc32(body)) + body + self.chain)
 
 
+class Tail(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a journal's whole frames end: records after the header, bytes, the chain there, and the header."""
+
+    header: Header
+    records: int
+    size: int
+    chain: bytes
+
+
+class LiveJournal(JournalWriter):
+    """A journal that is synced before anybody acts on it. `append` never waits; `commit`, called elsewhere, does.
+
+    One thread appends, one other may commit. A fault of the disk leaves every record waiting, in order: the torn end is
+    cut and all of it written again at the next `commit`.
+    """
+
+    def __init__(self, store: Store, header: Header, tail: Tail | None = None, *, nudge: Callable[[], None]) -> None:
+        super().__init__(None, header)
+        self._store = store
+        self._nudge = nudge
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting_bytes = 0
+        self._size = 0 if tail is None else tail.size
+        self._durable = 0
+        self.fault: OSError | None = None
+        """Why the last commit failed; None when it did not."""
+        self.commit_seconds: deque[float] = deque(maxlen=1000)
+        """How long the last commits took, newest last."""
+        if tail is not None:
+            self.seq = self._durable = tail.records
+            self.chain = tail.chain
+        else:
+            self._waiting.append((0, MAGIC))
+            self._frame(_encode(header))
+
+    @property
+    def durable(self) -> int:
+        """How many records are synced."""
+        return self._durable
+
+    @property
+    def waiting(self) -> int:
+        """Bytes not yet synced."""
+        return self._waiting_bytes
+
+    def cite(self, feeds: dict[str, dict[str, str]]) -> None:
+        """A live journal's inputs are not files: nothing to name."""
+
+    def __enter__(self) -> LiveJournal:
+        return self
+
+    def append(self, ts: Nanos, tape: int, facts: list[Fact]) -> None:
+        """Add one step to what waits for the disk. JournalError when too much waits: acting on no record is better."""
+        if self._waiting_bytes > MOST_WAITING:
+            raise JournalError(f"{self._store.name}: {self._waiting_bytes} bytes wait for the disk; no more are taken")
+        super().append(ts, tape, facts)
+        self._nudge()
+
+    def commit(self) -> bool:
+        """Write and sync what waits; True when it did. Errors: OSError, kept in `fault` too, and nothing is lost by it."""
+        count = len(self._waiting)
+        if not count:
+            return False
+        began = time.perf_counter()
+        frames = [self._waiting[i] for i in range(count)]
+        data = b"".join(frame for _, frame in frames)
+        try:
+            if self.fault is not None:
+                self._store.cut(self._size)
+            self._store.append(data)
+            self._store.sync()
+        except OSError as fault:
+            self.fault = fault
+            raise
+        self.fault = None
+        self._size += len(data)
+        self._durable = max(self._durable, frames[-1][0])
+        for _ in range(count):
+            self._waiting_bytes -= len(self._waiting.popleft()[1])
+        self.commit_seconds.append(time.perf_counter() - began)
+        return True
+
+    def close(self) -> None:
+        """Commit what waits and give the store up."""
+        try:
+            while self.commit():
+                pass
+        finally:
+            self._store.close()
+
+    def _frame(self, body: bytes) -> None:
+        self.chain = hashlib.sha256(self.chain + body).digest()
+        frame = _HEAD.pack(len(body), zlib.crc32(body)) + body + self.chain
+        self._waiting_bytes += len(frame)
+        self._waiting.append((self.seq, frame))
+
+
+class CommitThread:
+    """The thread that makes a live journal durable: it commits whatever waits, together, as often as the disk allows.
+
+    `done` is called on this thread after each commit, with None or the fault; a fault is tried again after a pause.
+    """
+
+    def __init__(self, done: Callable[[OSError | None], None], *, pause: float = 0.05) -> None:
+        self._done = done
+        self._pause = pause
+        self._work = threading.Event()
+        self._leave = False
+        self._journal: LiveJournal | None = None
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self.beats = 0
+        """Rounds of the thread so far: a watchdog sees it alive by their growth."""
+
+    def nudge(self) -> None:
+        """Say that something waits."""
+        self._work.set()
+
+    def start(self, journal: LiveJournal) -> None:
+        """Begin to commit this journal."""
+        self._journal = journal
+        self._thread.start()
+        self._work.set()
+
+    def stop(self) -> None:
+        """Let the thread finish its round and end."""
+        self._leave = True
+        self._work.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def alive(self) -> bool:
+        """True while the thread runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        assert self._journal is not None
+        while not self._leave:
+            self._work.wait(1.0)
+            self._work.clear()
+            self.beats += 1
+            try:
+                if self._journal.commit():
+                    self._done(None)
+            except OSError as fault:
+                self._done(fault)
+                time.sleep(self._pause)
+                self._work.set()
+
+
+def open_live(
+    store: Store, header: Header, *, nudge: Callable[[], None], replayed: Callable[[Step], None]
+) -> LiveJournal:
+    """The journal in a store, taken up where its whole records end: each is proved and given to `replayed` first.
+
+    A torn tail is cut. Errors: JournalError naming the first broken record, a journal of another kind or configuration.
+    """
+    size = store.open()
+    try:
+        tail = _take_up(store, size, header, replayed)
+    except BaseException:
+        store.close()
+        raise
+    return LiveJournal(store, header, tail, nudge=nudge)
+
+
+def _take_up(store: Store, size: int, header: Header, replayed: Callable[[Step], None]) -> Tail | None:
+    if size <= len(MAGIC) and MAGIC.startswith(store.read(0, size)):
+        store.cut(0)
+        return None
+    chain, end, number, found = hashlib.sha256(MAGIC).digest(), len(MAGIC), -1, None
+    for body, chain, end in _chained(store.name, store.read, size):  # noqa: B007  the last of each is what counts
+        number += 1
+        if number == 0:
+            found = _as_header(store.name, body)
+            if found.durability != "live":
+                raise JournalError(
+                    f"{store.name}: expected a live journal, found one of durability {found.durability!r}"
+                )
+            continue
+        replayed(_as_step(store.name, number, body))
+    if end < size:
+        store.cut(end)
+    if found is None:
+        store.cut(0)
+        return None
+    return Tail(header=found, records=number, size=end, chain=chain)
+
+
 class JournalReader:
     """The header and steps of a journal file, every frame proved as it is read."""
 
@@ -252,17 +352,25 @@ class JournalReader:
         first = next(self._frames, None)
         if first is None:
             raise JournalError(f"{path}: expected a header record, found none")
-        try:
-            self.header = _decode_header(first)
-        except msgspec.MsgspecError as fault:
-            raise JournalError(f"{path}: header: {fault}") from fault
+        self.header = _as_header(str(path), first)
 
     def __iter__(self) -> Iterator[Step]:
         for number, body in enumerate(self._frames):
-            try:
-                yield _decode_step(body)
-            except msgspec.MsgspecError as fault:
-                raise JournalError(f"{self._path}: record {number + 1}: {fault}") from fault
+            yield _as_step(str(self._path), number + 1, body)
+
+
+def _as_header(name: str, body: bytes) -> Header:
+    try:
+        return _decode_header(body)
+    except msgspec.MsgspecError as fault:
+        raise JournalError(f"{name}: header: {fault}") from fault
+
+
+def _as_step(name: str, number: int, body: bytes) -> Step:
+    try:
+        return _decode_step(body)
+    except (msgspec.MsgspecError, ValueError) as fault:
+        raise JournalError(f"{name}: record {number}: {fault}") from fault
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -286,6 +394,35 @@ def verify(path: Path) -> Verification:
     return Verification(records=max(records, 0), facts_digest=digest.hexdigest(), torn_bytes=path.stat().st_size - end)
 
 
+def repair(path: Path) -> int:
+    """Cut a journal at its last whole record before the first that is torn or broken; how many bytes were cut.
+
+    What was cut is kept beside it, so that nothing is destroyed.
+    """
+    end = len(MAGIC)
+    try:
+        for body in _frames(path):
+            end += _HEAD.size + len(body) + _CHAIN_BYTES
+    except JournalError:
+        if end == len(MAGIC):
+            raise
+    cut = path.stat().st_size - end
+    if cut:
+        aside = path.with_name(f"{path.name}.cut-at-{end}")
+        with path.open("rb") as file:
+            file.seek(end)
+            kept = file.read()
+        with aside.open("xb") as file:
+            file.write(kept)
+            file.flush()
+            os.fsync(file.fileno())
+        store = FileStore(path)
+        store.open()
+        store.cut(end)
+        store.close()
+    return cut
+
+
 def _frames(path: Path) -> Iterator[bytes]:
     """The bodies of the whole frames of a file; a torn tail ends them, damage inside raises."""
     try:
@@ -293,27 +430,110 @@ def _frames(path: Path) -> Iterator[bytes]:
     except OSError as fault:
         raise JournalError(f"{path}: cannot be read: {fault.strerror}") from fault
     with file:
+
+        def read(start: int, length: int) -> bytes:
+            file.seek(start)
+            return file.read(length)
+
         size = os.fstat(file.fileno()).st_size
-        if file.read(len(MAGIC)) != MAGIC:
-            raise JournalError(f"{path}: expected an evenkeel journal, found another beginning")
-        chain = hashlib.sha256(MAGIC).digest()
-        number = 0
-        while True:
-            start = file.tell()
-            head = file.read(_HEAD.size)
-            if len(head) < _HEAD.size:
-                return
-            length, crc = _HEAD.unpack(head)
-            if length > _LONGEST:
-                raise JournalError(f"{path}: record {number} at byte {start}: length {length} is not credible")
-            if start + _HEAD.size + length + _CHAIN_BYTES > size:
-                return
-            body = file.read(length)
-            link = file.read(_CHAIN_BYTES)
-            chain = hashlib.sha256(chain + body).digest()
-            if zlib.crc32(body) != crc or link != chain:
-                raise JournalError(
-                    f"{path}: record {number} at byte {start}: its bytes do not match its checksum and chain"
-                )
+        for body, _, _ in _chained(str(path), read, size):
             yield body
-            number += 1
+
+
+def _chained(name: str, read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[bytes, bytes, int]]:
+    """(body, chain, end) of each whole frame in order, read in blocks; a torn tail ends them, damage inside raises."""
+    block = read(0, _BLOCK)
+    if not block.startswith(MAGIC):
+        raise JournalError(f"{name}: expected an evenkeel journal, found another beginning")
+    chain = hashlib.sha256(MAGIC).digest()
+    base, at, number = 0, len(MAGIC), 0
+    while True:
+        if at + _HEAD.size > len(block):
+            block, base, at = read(base + at, _BLOCK), base + at, 0
+            if len(block) < _HEAD.size:
+                return
+        length, crc = _HEAD.unpack_from(block, at)
+        whole = _HEAD.size + length + _CHAIN_BYTES
+        if length > _LONGEST or base + at + whole > size:
+            if _holds_a_frame(read, base + at, size):
+                raise JournalError(
+                    f"{name}: record {number} at byte {base + at}: its length {length} is damaged, whole records follow"
+                )
+            return
+        if at + whole > len(block):
+            block, base, at = read(base + at, max(_BLOCK, whole)), base + at, 0
+        body = block[at + _HEAD.size : at + _HEAD.size + length]
+        link = block[at + _HEAD.size + length : at + whole]
+        chain = hashlib.sha256(chain + body).digest()
+        if zlib.crc32(body) != crc or link != chain:
+            if not any(read(base + at, size - base - at)):
+                return  # a disk that lengthened the file and never wrote it
+            raise JournalError(
+                f"{name}: record {number} at byte {base + at}: its bytes do not match its checksum and chain"
+            )
+        at += whole
+        yield body, chain, base + at
+        number += 1
+
+
+def _holds_a_frame(read: Callable[[int, int], bytes], start: int, size: int) -> bool:
+    """True when a whole frame lies somewhere beyond a broken one: then it is no torn tail, and cutting it would lose facts.
+
+    A frame's link is made from the 32 bytes before it, so it can be proved alone.
+    """
+    rest = read(start, size - start)
+    for at in range(_HEAD.size + _CHAIN_BYTES, len(rest) - _HEAD.size - _CHAIN_BYTES):
+        length, crc = _HEAD.unpack_from(rest, at)
+        end = at + _HEAD.size + length
+        if end + _CHAIN_BYTES > len(rest) or not length:
+            continue
+        body = rest[at + _HEAD.size : end]
+        if zlib.crc32(body) == crc:
+            before = rest[at - _CHAIN_BYTES : at]
+            if hashlib.sha256(before + body).digest() == rest[end : end + _CHAIN_BYTES]:
+                return True
+    return False
+
+
+__all__ = [
+    "AccountState",
+    "Adjusted",
+    "Alarmed",
+    "Asked",
+    "Balanced",
+    "Began",
+    "Closed",
+    "CommitThread",
+    "Controlled",
+    "Durability",
+    "Ended",
+    "Executed",
+    "Fact",
+    "FileStore",
+    "Financed",
+    "Froze",
+    "Header",
+    "JournalReader",
+    "JournalWriter",
+    "LedgerState",
+    "LiveJournal",
+    "OrderRecord",
+    "Ordered",
+    "Reconciled",
+    "Refused",
+    "Remembered",
+    "Restated",
+    "Skipped",
+    "Snapshotted",
+    "Started",
+    "Step",
+    "Store",
+    "Tail",
+    "TargetSet",
+    "Transferred",
+    "VenueSaid",
+    "Verification",
+    "open_live",
+    "repair",
+    "verify",
+]  # fmt: skip

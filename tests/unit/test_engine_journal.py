@@ -99,7 +99,37 @@ def test_every_flipped_bit_is_refused_or_cut_never_believed(tmp_path: Path) -> N
         assert len(found) < len(truth)
         assert verify(path).torn_bytes > 0
         cut += 1
-    assert refused > 300 > cut > 0
+    assert refused + cut == 400
+    assert refused > 300
+
+
+def test_a_damaged_length_inside_is_no_torn_tail(tmp_path: Path) -> None:
+    """A length that reaches beyond the file is refused while whole records follow, and cut as a torn tail when none do."""
+    path = tmp_path / "j"
+    frames = written(path)
+    data = bytearray(path.read_bytes())
+    inside = len(MAGIC) + sum(map(len, frames[:2]))
+    last = len(data) - len(frames[-1])
+    for at, cut in ((inside, False), (last, True)):
+        bad = bytearray(data)
+        struct.pack_into("<I", bad, at, len(data))
+        path.write_bytes(bytes(bad))
+        if cut:
+            assert verify(path).torn_bytes == len(frames[-1])
+        else:
+            with pytest.raises(JournalError, match="whole records follow"):
+                verify(path)
+
+
+def test_a_tail_of_zeros_is_a_torn_one(tmp_path: Path) -> None:
+    """A file that was lengthened and never written keeps all its whole records."""
+    path = tmp_path / "j"
+    written(path)
+    truth = steps(path)
+    with path.open("ab") as file:
+        file.write(bytes(700))
+    assert steps(path) == truth
+    assert verify(path).torn_bytes == 700
 
 
 def test_swapped_and_dropped_records_are_refused_by_number(tmp_path: Path) -> None:
