@@ -1,11 +1,15 @@
-"""CPU per tick of a replay that wakes its hedger at every quote, and whether it trades as a plain loop does.
+"""The replay job: a seeded day of quotes, ten options, one hedger, three accounts; law: the fills are a plain loop's.
 
 Workload: a seeded GBM path of one stock, one quote a second, tick 0.01, spread one tick, sizes above any order; a book of
-ten European options at fixed vols; a band of 50 shares traded to its centre; fills at the touch; 1 bp commission. All
-three accounts (dynamic, static, none) run, the journal is chained and the report grid sampled each minute, as in a
-`backtest`. The oracle is one plain loop over the same arrays. Prints one JSON document.
+ten European options at fixed vols; when |net delta + held| > band a market order brings it to zero, rounded to a share, and
+fills at the touch at `--fee-bps` of notional. Three accounts (dynamic, static, none) run beside each other; the journal is
+chained and written to a file at level `replay`; the limits are on; re-marks and the report grid come once an hour. `run_s`
+begins with the first quote and ends when the journal's last byte is synced; `run_cpu_s` counts all threads.
 
-    python benchmarks/replay.py [--ticks 1000000] [--handler hedger|empty] [--fills FILE]
+    python benchmarks/replay.py [--ticks N] [--seed N] [--band X] [--fee-bps X] [--fills FILE]
+                                [--path quiet|per-tick|noop] [--no-shadow] [--live-vols] [--check]
+
+Prints one JSON object. `--check` compares the fills with a plain loop over the same arrays.
 """
 
 from __future__ import annotations
@@ -13,6 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import resource
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -29,7 +36,8 @@ from bot.core.quiet import QuietBox
 from bot.domain.costs import BasisPoints
 from bot.domain.instruments import OptionContract, Spot, Universe, occ_id
 from bot.domain.market import QuoteBatch
-from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, NS_PER_SECOND, NS_PER_YEAR, nanos
+from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, NS_PER_SECOND, nanos
+from bot.engine import limits
 from bot.engine.account import Account
 from bot.engine.journal import Executed, Header, JournalWriter
 from bot.engine.loop import Loop, LoopSettings, Opening
@@ -42,20 +50,30 @@ from strategies.policies.no_hedge import NoHedge
 from strategies.policies.static_hedge import StaticHedge
 
 START = nanos(datetime(2024, 1, 1, tzinfo=UTC))
-SPOT, VOL, TICK, BAND = 500.0, 0.20, 0.01, 50.0
+HOUR = 60 * NS_PER_MINUTE
+SPOT, VOL, TICK = 500.0, 0.20, 0.01
 MONEYNESS = (0.90, 0.94, 0.97, 0.99, 1.00, 1.00, 1.01, 1.03, 1.06, 1.10)
 DAYS = (45, 60, 30, 45, 30, 90, 30, 45, 60, 90)
 LOTS = (-20, 30, -40, 50, -60, 60, -50, 40, -30, 20)
 VOLS = (0.26, 0.24, 0.22, 0.21, 0.20, 0.20, 0.19, 0.19, 0.18, 0.18)
 CALLS = (False, False, False, False, True, False, True, True, True, True)
+BATCH = 1 << 16
+LIMITS = limits.LimitSettings(
+    max_order_quantity=Decimal(10_000),
+    max_order_notional=Decimal(10_000_000),
+    max_position=Decimal(100_000),
+    max_open_orders=10,
+    stale_after=60 * NS_PER_SECOND,
+)
 
 
 def quotes(count: int, seed: int) -> QuoteBatch:
-    """The seeded day's quotes."""
+    """The seeded day's quotes; sizes are drawn as the peer draws them."""
     rng = np.random.default_rng(seed)
     dt = 1.0 / (365.0 * 86_400.0)
     steps = rng.standard_normal(count) * (VOL * math.sqrt(dt)) - 0.5 * VOL * VOL * dt
     cents = np.floor(SPOT * np.exp(np.cumsum(steps)) / TICK).astype(np.int64)
+    del steps
     ts = START + np.arange(count, dtype=np.int64) * NS_PER_SECOND
     return QuoteBatch(
         instrument=np.full(count, len(MONEYNESS), dtype=np.int32),  # the options sort before the stock
@@ -63,8 +81,8 @@ def quotes(count: int, seed: int) -> QuoteBatch:
         ts_recv=ts,
         bid=cents / 100.0,
         ask=(cents + 1) / 100.0,
-        bid_size=np.full(count, 1e6, dtype=np.float32),
-        ask_size=np.full(count, 1e6, dtype=np.float32),
+        bid_size=rng.integers(100, 400, count).astype(np.float32) * np.float32(100.0),
+        ask_size=rng.integers(100, 400, count).astype(np.float32) * np.float32(100.0),
     )
 
 
@@ -73,14 +91,13 @@ def contracts() -> list[OptionContract]:
     made: list[OptionContract] = []
     for i, (moneyness, days, call) in enumerate(zip(MONEYNESS, DAYS, CALLS, strict=True)):
         expiry = START + days * NS_PER_DAY
+        strike = Decimal(str(round(moneyness * SPOT, 6)))
         made.append(
             OptionContract(
-                id=occ_id(
-                    f"U{i}", date(2024, 1, 1) + timedelta(days=days), 1 if call else -1, Decimal(str(moneyness * SPOT))
-                ),
+                id=occ_id(f"U{i}", date(2024, 1, 1) + timedelta(days=days), 1 if call else -1, strike),
                 underlying="US:UND",
                 cp=1 if call else -1,
-                strike=Decimal(str(round(moneyness * SPOT, 6))),
+                strike=strike,
                 style="european",
                 settlement="cash",
                 multiplier=Decimal(100),
@@ -120,8 +137,28 @@ class Empty:
         return ()
 
 
-def build(handler: str, journal: JournalWriter) -> Loop:
-    """A run of the workload, wired by hand."""
+class Hedger(DeltaHedger):
+    """The product's hedger, which counts how often it was woken; without promises when it gives none."""
+
+    def __init__(self, *, band: float, promises: bool) -> None:
+        super().__init__(
+            hedges=[Hedge(underlying="US:UND", instrument="US:UND")], policy=DeltaBand(half_width=band, to="centre")
+        )
+        self.woken = 0
+        self._promises = promises
+
+    def wake(self, view: StrategyView) -> Sequence[Target]:
+        self.woken += 1
+        return super().wake(view)
+
+    def quiet(self, view: StrategyView) -> QuietBox | None:
+        return super().quiet(view) if self._promises else None
+
+
+def build(
+    path: str, journal: JournalWriter, *, band: float, fee_bps: float, shadows: bool = True, live_vols: bool = False
+) -> Loop:
+    """A run of the workload, wired by hand as the application wires it."""
     stock = Spot(id="US:UND", tick=Decimal("0.01"), lot=Decimal(1))
     options = contracts()
     universe = Universe([stock, *options])
@@ -130,21 +167,28 @@ def build(handler: str, journal: JournalWriter) -> Loop:
     valuation = Valuation(universe, marks, ValuationSettings(vol="per_contract", vols=vols))
     hedges = [Hedge(underlying=stock.id, instrument=stock.id)]
     strategies: dict[str, Strategy] = {
-        "dynamic": Empty()
-        if handler == "empty"
-        else DeltaHedger(hedges=hedges, policy=DeltaBand(half_width=BAND, to="centre")),
-        "static": DeltaHedger(hedges=hedges, policy=StaticHedge()),
-        "none": DeltaHedger(hedges=hedges, policy=NoHedge()),
+        "dynamic": Empty() if path == "noop" else Hedger(band=band, promises=path == "quiet")
     }
+    if shadows:
+        strategies["static"] = DeltaHedger(hedges=hedges, policy=StaticHedge())
+        strategies["none"] = DeltaHedger(hedges=hedges, policy=NoHedge())
     accounts: list[Account] = []
     for name, strategy in strategies.items():
-        broker = PaperBroker(PaperOptions(commissions={"*": BasisPoints(bp=Decimal(1))}))
+        broker = PaperBroker(PaperOptions(commissions={"*": BasisPoints(bp=Decimal(str(fee_bps)))}))
         broker.attach(universe, marks, name)
         accounts.append(
-            Account(name, universe=universe, marks=marks, valuation=valuation, broker=broker, strategies=[strategy])
+            Account(
+                name,
+                universe=universe,
+                marks=marks,
+                valuation=valuation,
+                broker=broker,
+                strategies=[strategy],
+                checks=limits.build(LIMITS),
+            )
         )
     return Loop(
-        settings=LoopSettings(start=START, end=None, begin="immediate", remark=NS_PER_MINUTE),
+        settings=LoopSettings(start=START, end=None, begin="immediate", remark=HOUR, report_grid=HOUR),
         universe=universe,
         marks=marks,
         valuation=valuation,
@@ -157,7 +201,7 @@ def build(handler: str, journal: JournalWriter) -> Loop:
     )
 
 
-def oracle(batch: QuoteBatch) -> list[tuple[int, int, float]]:
+def plain_fills(batch: QuoteBatch, band: float) -> list[tuple[int, int, float]]:
     """(ts, signed quantity, price) of a plain loop: hedge to zero when |net delta + held| > band."""
     options = contracts()
     packed = black.pack_slice(
@@ -174,7 +218,7 @@ def oracle(batch: QuoteBatch) -> list[tuple[int, int, float]]:
     for ts, bid, ask in rows:
         delta, _ = kernel(0.5 * (bid + ask), ts - START, packed, 0.0, 0.0)
         gap = delta + held
-        if abs(gap) > BAND:
+        if abs(gap) > band:
             target = -math.floor(delta + 0.5) if delta >= 0 else math.floor(-delta + 0.5)
             quantity = target - held
             out.append((ts, quantity, ask if quantity > 0 else bid))
@@ -182,37 +226,63 @@ def oracle(batch: QuoteBatch) -> list[tuple[int, int, float]]:
     return out
 
 
-def measure(ticks: int, seed: int, handler: str, fills: Path | None) -> dict[str, Any]:
-    """CPU and wall seconds of one replay, and its fills against the oracle's."""
-    batch = quotes(ticks, seed)
+def peak_rss_mb() -> float:
+    """The most memory the process has held, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One replay: seconds, fills, memory."""
+    batch = quotes(args.ticks, args.seed)
     sink: list[Executed] = []
     header = Header(run_id="bench", config_hash="", release="", durability="replay")
-    with JournalWriter(None, header) as journal:
-        loop = build(handler, journal)
+    path = folder / "journal"
+    black.warmup()
+    with JournalWriter(path, header) as journal:
+        loop = build(
+            args.path,
+            journal,
+            band=args.band,
+            fee_bps=args.fee_bps,
+            shadows=not args.no_shadow,
+            live_vols=args.live_vols,
+        )
         loop.bus.subscribe(Executed, sink.append, serves="benchmark")
         wall, cpu = time.perf_counter(), time.process_time()
-        for start in range(0, ticks, 4096):
-            loop.take(batch.rows(start, min(start + 4096, ticks)), "bench")
+        for start in range(0, args.ticks, BATCH):
+            loop.take(batch.rows(start, min(start + BATCH, args.ticks)), "bench")
         loop.finish()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = peak_rss_mb()
     mine = [f.fill for f in sink if f.account == "dynamic" and not f.fill.closing]
-    agrees: bool | None = None
-    if handler == "hedger":
-        found = [(f.ts, int(f.quantity), float(f.price)) for f in mine]
-        agrees = found == oracle(batch)
-    if fills is not None:
+    if args.fills is not None:
         lines = [f"{f.ts},{f.quantity},{f.price:.2f},{f.commission:.2f}" for f in mine]
-        fills.write_text("ts_ns,signed_qty,price,commission\n" + "\n".join(lines) + "\n", encoding="ascii")
-    return {
-        "handler": handler,
-        "ticks": ticks,
+        args.fills.write_text("\n".join(["ts_ns,signed_qty,price,commission", *lines]) + "\n", encoding="ascii")
+    strategy = loop.accounts[0].slots[0].strategy
+    found = {
+        "path": args.path,
+        "shadows": not args.no_shadow,
+        "ticks": args.ticks,
+        "seed": args.seed,
+        "band": args.band,
+        "ticks_per_s": round(args.ticks / wall),
+        "us_per_tick": round(wall / args.ticks * 1e6, 4),
+        "orders": loop.accounts[0].order_count,
         "fills": len(mine),
-        "same_fills_as_plain_loop": agrees,
-        "cpu_us_per_tick": round(cpu / ticks * 1e6, 3),
-        "wall_us_per_tick": round(wall / ticks * 1e6, 3),
-        "samples": len(loop.sampler.instants),
-        "years": round(ticks * NS_PER_SECOND / NS_PER_YEAR, 6),
+        "run_s": round(wall, 5),
+        "run_cpu_s": round(cpu, 5),
+        "woken": getattr(strategy, "woken", args.ticks),
+        "samples": len(loop.sampler),
+        "journal_bytes": path.stat().st_size,
+        "journal_chain": journal.chain.hex()[:12],
+        "peak_rss_mb": round(peak, 1),
     }
+    if args.check:
+        found["same_fills_as_plain_loop"] = [(f.ts, int(f.quantity), float(f.price)) for f in mine] == plain_fills(
+            batch, args.band
+        )
+    return found
 
 
 def main() -> None:
@@ -220,12 +290,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--ticks", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--handler", choices=["hedger", "empty", "both"], default="both")
-    parser.add_argument("--fills", type=Path)
+    parser.add_argument("--band", type=float, default=50.0, help="half width of the band in shares")
+    parser.add_argument("--fee-bps", type=float, default=1.0)
+    parser.add_argument("--fills", type=Path, help="write fills as CSV: ts_ns,signed_qty,price,commission")
+    parser.add_argument("--path", choices=["quiet", "per-tick", "noop"], default="quiet")
+    parser.add_argument("--no-shadow", action="store_true", help="the dynamic account alone")
+    parser.add_argument("--live-vols", action="store_true", help="re-mark each minute at vols that move")
+    parser.add_argument("--check", action="store_true", help="compare the fills with a plain loop's")
     args = parser.parse_args()
-    black.warmup()
-    handlers = ["hedger", "empty"] if args.handler == "both" else [args.handler]
-    print(json.dumps([measure(args.ticks, args.seed, handler, args.fills) for handler in handlers], indent=1))
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(args, Path(folder))))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from bot.core.quiet import FOREVER
 from bot.domain.calendar import Sessions
 from bot.domain.greeks import Greeks
 from bot.domain.instruments import ConvertibleBond, Future, OptionContract, Perpetual, Universe
-from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of, span
+from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, Rate, Vol, Years, decimal_of, span
 from bot.engine import early_exercise, smiles, vol_sources
 from bot.engine.clock import Act365, ModelClock, TradingClock
 from bot.engine.early_exercise import CashDividend, Exact, Group, Market, Unit
@@ -38,6 +38,7 @@ from bot.pricing.convertible_shelf import Shelf
 from bot.pricing.room import room_kernel
 from bot.pricing.status import Status
 from bot.pricing.surface import Surface
+from bot.pricing.totals import totals_kernel
 
 PARITY: Final = "/PARITY"
 """What is added to an underlying's id to name the instrument that carries its parity price."""
@@ -261,6 +262,14 @@ class Legs:
         self.net: Callable[[float, Nanos], tuple[float, float]] = self._nothing
         self.tilts: list[tuple[int, Floats]] = []
         self.groups: list[Group] = []
+        self.main = int(self.row[int(np.argmax(np.abs(self.weight)))]) if held else -1
+        """The row of the leg of the largest weight, -1 without any."""
+        self.vols: dict[str, float] = {}
+        """The legs' vols by id, as of the last `pack`; an object of its own for each."""
+        self.oldest: Nanos = -1
+        """The oldest vol instant among the legs, as of the last `pack`."""
+        self.lacks_vol = False
+        """True when a leg's vol was unknown at the last `pack`."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -272,7 +281,16 @@ class Legs:
         self.packed = self._columns(plain, self.weight)
         self.tilts = self._tilts(plain) if s.smile_moves else []
         self.groups = self._groups(~plain) if not plain.all() else []
+        self.vols = dict(zip(self.ids, s.vol[self.row].tolist(), strict=True))
+        self.oldest = int(s.vol_ts[self.row].min()) if len(self) else -1
+        self.lacks_vol = bool(np.isnan(s.vol[self.row]).any())
         self.packed_version = s.vol_version
+
+    def fresh(self) -> Legs:
+        """Itself, packed at the vols of now."""
+        if self.packed_version != self.slice.vol_version:
+            self.pack()
+        return self
 
     def _columns(self, chosen: NDArray[np.bool_], weight: Floats) -> Floats:
         s, r = self.slice, self.row[chosen]
@@ -465,7 +483,7 @@ class Valuation:
         return self._marks.last(s.price_column) / own
 
     def spot_ts(self, underlying: str) -> Nanos:
-        """When that price was received, -1 before the first."""
+        """When that price was received, NEVER before the first."""
         slice_ = self.slice(underlying)
         if slice_.from_quotes:
             return self._marks.quote_ts(slice_.column)
@@ -968,12 +986,38 @@ class Valuation:
         """Greeks of a holding in underlying units (value in money); NaN where a leg's are unknown."""
         if not len(legs):
             return Greeks()
+        if self._is_plain(legs.slice):
+            return self._european_totals(legs, now)
         u = self.contract_greeks(legs.slice.underlying, now)
         u = u._replace(delta=self.total_delta(legs.slice, u))
         w, r = legs.weight, legs.row
         alive = legs.slice.expiry[r] > now
         total = {name: float(np.sum(np.where(alive, getattr(u, name)[r] * w, 0.0))) for name in u._fields}
         return Greeks(value=total.pop("price"), **total)
+
+    def _is_plain(self, s: Slice) -> bool:
+        """True for European contracts at vols that stand still on the calendar clock: one compiled call values them."""
+        early = self.settings.pricer == "table" or s.has_early
+        return not early and not s.smile_moves and isinstance(s.clock, Act365)
+
+    def _european_totals(self, legs: Legs, now: Nanos) -> Greeks:
+        s = legs.slice
+        dividend = s.rate if s.on_future else s.dividend
+        price, delta, gamma, vega, theta, rho, rho_q, vanna, volga, charm = totals_kernel()(
+            self.spot(s.underlying), now - s.epoch, legs.fresh().packed, s.rate, dividend
+        )
+        rho = rho + rho_q if s.on_future else rho  # a future's price is held while the rate moves
+        return Greeks(
+            value=price,
+            delta=delta,
+            gamma=gamma,
+            vega=vega,
+            theta=theta,
+            rho=rho,
+            vanna=vanna,
+            volga=volga,
+            charm=charm,
+        )
 
     def faults(self, legs: Legs, now: Nanos) -> str:
         """Why the Greeks of a holding cannot be known, in words; empty when they can."""
@@ -984,6 +1028,8 @@ class Valuation:
             return f"the price of {s.underlying} is older than {span(self.settings.stale_after or 0)}"
         if math.isnan(self.spot(s.underlying)):
             return f"no two-sided price of {s.underlying} from its source '{s.source}'"
+        if self._is_plain(s) and not legs.fresh().lacks_vol:
+            return ""
         missing = [
             s.contracts[r].id.replace("  ", " ")
             for r in legs.row
@@ -1081,7 +1127,7 @@ class Valuation:
     def oldest_vol(self, legs: Legs, now: Nanos) -> tuple[float, Nanos]:
         """The weight-largest leg's vol and the oldest vol instant among the legs."""
         if not len(legs):
-            return NAN, -1
+            return NAN, NEVER
         s = legs.slice
         main = int(legs.row[int(np.argmax(np.abs(legs.weight)))])
         return float(s.vol[main]), int(s.vol_ts[legs.row].min())
@@ -1090,7 +1136,8 @@ class Valuation:
         """Years to the expiry of the weight-largest leg."""
         if not len(legs):
             return NAN
-        return float(legs.slice.tau(now)[int(legs.row[int(np.argmax(np.abs(legs.weight)))])])
+        s = legs.slice
+        return float((int(s.expiry_clock[legs.main]) - s.clock.at(now)) / NS_PER_YEAR)
 
 
 class Fitted(NamedTuple):
