@@ -65,7 +65,7 @@ from bot.domain.instruments import Future, Index, Instrument, OptionContract, Un
 from bot.domain.margin import MarginLine, RegT, total_requirement
 from bot.domain.market import MarketView
 from bot.domain.orders import Fill, Order
-from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, Nanos, Rate, Vol, iso, parse_span, span, years_between
+from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_MINUTE, Nanos, Rate, Vol, iso, parse_span, span, years_between
 
 ZERO: Final = Decimal(0)
 QUOTED: Final = QuotedSpread()
@@ -233,11 +233,11 @@ class _RunningVol:
     def __init__(self, halflife: Nanos) -> None:
         self.halflife = halflife
         self.price = math.nan
-        self.ts: Nanos = -1
+        self.ts: Nanos = NEVER
         self.variance = math.nan
 
     def see(self, price: float, ts: Nanos) -> None:
-        if self.ts >= 0 and ts > self.ts:
+        if self.ts != NEVER and ts > self.ts:
             move = math.log(price / self.price)
             fresh = move * move / years_between(self.ts, ts)
             weight = 0.0 if math.isnan(self.variance) else 0.5 ** ((ts - self.ts) / self.halflife)

@@ -17,7 +17,7 @@ from bot.core.ports import Band, BandInput, Hedge, HedgePlan, HedgePolicy, LegIn
 from bot.core.quiet import ANY_PRICE, FOREVER, UNTIL_TIMER, QuietBox
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
-from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos
+from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos
 from strategies.policies.decide import Decision, decide
 from strategies.policies.reach import Reach, reach_of, within_reach
 
@@ -108,7 +108,7 @@ class _State:
         self.multiplier = float(instrument.multiplier)
         inverse = isinstance(instrument, Perpetual) and instrument.inverse
         self.plain = hedge.beta is None and not inverse and not isinstance(hedge.target_delta, tuple)
-        self.last_ts: Nanos = -1
+        self.last_ts: Nanos = NEVER
         self.last_spot = math.nan
         self.last_delta = math.nan
         self.alarmed = ""
@@ -166,7 +166,7 @@ class DeltaHedger:
         self._slack: Callable[[float, float, float], float] | None = None
         self._states: list[_State] = []
         self._started: Nanos = 0
-        self._look_again: Nanos = -1
+        self._look_again: Nanos = NEVER
         self._traded: set[str] = set()
 
     # ------------------------------------------------------------------ the Strategy protocol
@@ -443,7 +443,7 @@ class DeltaHedger:
     def _blocked(self, view: StrategyView, state: _State, reason: str) -> None:
         """Put on the record that a decision was due and could not be made; a rule nothing else would wake looks again."""
         view.skip(state.hedge.underlying, reason)
-        waits = not self._needs_ticks and self._interval is None and state.last_ts < 0
+        waits = not self._needs_ticks and self._interval is None and state.last_ts == NEVER
         if waits and self._look_again <= view.now:
             self._look_again = view.now + LOOK_AGAIN
             view.wake_at(self._look_again, "look again")
@@ -471,7 +471,7 @@ class DeltaHedger:
     @staticmethod
     def _last_price(view: StrategyView, state: _State) -> float:
         """The last print of an instrument that has no quotes at all; NaN for one whose quote is one-sided."""
-        if view.market.quote_ts(state.column) >= 0:
+        if view.market.quote_ts(state.column) != NEVER:
             return math.nan
         return view.market.last(state.column)
 
@@ -512,7 +512,7 @@ class DeltaHedger:
             spot=_known(risk.spot),
             quote=_quote(view, state.column),
             vols={key: _known(vol) for key, vol in risk.vols.items()},
-            vol_age=None if risk.vol_ts < 0 else view.now - risk.vol_ts,
+            vol_age=None if risk.vol_ts == NEVER else view.now - risk.vol_ts,
             delta=_known(greeks.delta),
             gamma=_known(greeks.gamma),
             vega=_known(greeks.vega),
@@ -582,6 +582,6 @@ def _known(value: float) -> float | None:
 
 def _quote(view: StrategyView, column: int) -> QuoteRef | None:
     ts = view.market.quote_ts(column)
-    if ts < 0:
+    if ts == NEVER:
         return None
     return QuoteRef(_known(view.market.bid(column)), _known(view.market.ask(column)), ts)

@@ -35,13 +35,12 @@ from bot.core.option_orders import (
 )
 from bot.core.ports import Chain, Figures, StrategyView
 from bot.core.quiet import UNTIL_TIMER, QuietBox
-from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, NS_PER_SECOND, NS_PER_YEAR, Nanos
+from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_MINUTE, NS_PER_SECOND, NS_PER_YEAR, Nanos
 from bot.pricing import forecast as forecasts
 
 ZERO: Final = Decimal(0)
 SETTLE: Final[Nanos] = 5 * NS_PER_SECOND
 """How long after its orders the strategy looks at what was filled, so that the Greeks it tracks are those it holds."""
-NEVER: Final[Nanos] = -1
 TRADING_DAYS: Final = 252.0
 
 Kind: TypeAlias = Literal["always", "fixed", "ewma", "window", "garch"]
@@ -101,7 +100,7 @@ def bars_after(bars: Bars, rule: ForecastRule, now: Nanos, price: float) -> Bars
     is left out.
     """
     number = now // rule.interval
-    if bars.ts < 0 or bars.price <= 0.0:
+    if bars.ts == NEVER or bars.price <= 0.0:
         return msgspec.structs.replace(bars, ts=now, price=price, number=number)
     if number == bars.number:
         return bars
@@ -783,7 +782,7 @@ class GammaScalper:
         moves = break_even(m.sight) if m.sight is not None else MoveNeeded(math.nan, math.nan, math.nan, math.nan)
         realised, implied = math.sqrt(s.realised / years), math.sqrt(s.implied / years)
         weighted = s.weighted_implied if s.weighted_implied else math.nan
-        days = (view.now - m.began) / NS_PER_DAY if m.began >= 0 else math.nan
+        days = (view.now - m.began) / NS_PER_DAY if m.began != NEVER else math.nan
         held = " + ".join(f"{leg.quantity} {leg.instrument.strip()}" for leg in m.legs)
         return {
             "gamma scalping": {

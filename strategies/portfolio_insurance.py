@@ -25,7 +25,7 @@ from bot.core.ports import Figures, StrategyView
 from bot.core.quiet import UNTIL_TIMER, QuietBox
 from bot.core.sight import paid_so_far
 from bot.domain.instruments import round_to_lot
-from bot.domain.units import NS_PER_DAY, NS_PER_YEAR, Nanos, Rate, Vol, Years, iso, span, utc_date, years_between
+from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_YEAR, Nanos, Rate, Vol, Years, iso, span, utc_date, years_between
 from bot.pricing import insurance
 
 Method: TypeAlias = Literal["cppi", "tipp", "synthetic_put", "obpi"]
@@ -258,11 +258,11 @@ class PortfolioInsurance:
         k = view.universe.index(self._instrument)
         market = view.market
         quoted = market.quote_ts(k)
-        value, ts = (market.mid(k), quoted) if quoted != -1 else (market.last(k), market.last_ts(k))
+        value, ts = (market.mid(k), quoted) if quoted != NEVER else (market.last(k), market.last_ts(k))
         if not value > 0.0:  # a withdrawn or crossed quote is NaN here
-            return Price(math.nan, -1, f"no two-sided price of {self._instrument}")
+            return Price(math.nan, NEVER, f"no two-sided price of {self._instrument}")
         if self._stale_after is not None and view.now - ts > self._stale_after:
-            return Price(math.nan, -1, f"the price of {self._instrument} is older than {span(self._stale_after)}")
+            return Price(math.nan, NEVER, f"the price of {self._instrument} is older than {span(self._stale_after)}")
         return Price(value, ts)
 
     def _begin(self, now: Nanos, value: float, seen: Price) -> Memory:

@@ -29,7 +29,7 @@ from bot.core.quiet import UNTIL_TIMER, QuietBox
 from bot.core.sight import paid_so_far
 from bot.domain.instruments import OptionContract, round_to_lot
 from bot.domain.orders import QuoteRef
-from bot.domain.units import NS_PER_DAY, NS_PER_YEAR, Nanos, Rate, iso, span, years_between
+from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_YEAR, Nanos, Rate, iso, span, years_between
 
 Method: TypeAlias = Literal["put", "put_spread", "call", "de_risk", "hold"]
 Marker: TypeAlias = Literal["multiple", "vol", "drop", "days"]
@@ -327,11 +327,11 @@ class TailHedger:
         k = view.universe.index(instrument)
         market = view.market
         quoted = market.quote_ts(k)
-        value, ts = (market.mid(k), quoted) if quoted != -1 else (market.last(k), market.last_ts(k))
+        value, ts = (market.mid(k), quoted) if quoted != NEVER else (market.last(k), market.last_ts(k))
         if not value > 0.0:  # a withdrawn or crossed quote is NaN here
-            return Seen(math.nan, -1, f"no two-sided price of {instrument}")
+            return Seen(math.nan, NEVER, f"no two-sided price of {instrument}")
         if self._stale_after is not None and view.now - ts > self._stale_after:
-            return Seen(math.nan, -1, f"the price of {instrument} is older than {span(self._stale_after)}")
+            return Seen(math.nan, NEVER, f"the price of {instrument} is older than {span(self._stale_after)}")
         return Seen(value, ts)
 
     def _begin(self, now: Nanos, value: float, seen: Seen) -> Memory:
@@ -619,7 +619,7 @@ class TailHedger:
             return []
         k = view.universe.index(instrument)
         bid, ask, ts = view.market.bid(k), view.market.ask(k), view.market.quote_ts(k)
-        quote = None if ts == -1 else QuoteRef(_known(bid), _known(ask), ts)
+        quote = None if ts == NEVER else QuoteRef(_known(bid), _known(ask), ts)
         evidence = Evidence(
             underlying=self._underlying,
             quote=quote,

@@ -35,7 +35,7 @@ from bot.core.option_orders import (
 )
 from bot.core.ports import Chain, Figures, StrategyView
 from bot.core.quiet import UNTIL_TIMER, QuietBox
-from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, NS_PER_YEAR, Nanos
+from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_MINUTE, NS_PER_YEAR, Nanos
 from bot.pricing.hedge_program import bucket_weights, risk_matrix, tenor_correlation, tenor_vol_of_vol
 from strategies.policies.delta_gamma_vega import Candidate, Choice, Choices, DeltaGammaVega, Exposures
 
@@ -293,7 +293,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     need: float | None = None
     worst: tuple[float, ...] = ()
     last: tuple[float, ...] = ()
-    began: Nanos = -1
+    began: Nanos = NEVER
 
 
 class VegaHedger:
@@ -586,7 +586,7 @@ class VegaHedger:
             rows[f"{name}: largest seen"] = known(m.worst[i]) if m.worst else None
             rows[f"{name}: at the last look"] = known(m.last[i]) if m.last else None
             rows[f"{name}: at the end"] = known(end[i]) if end else None
-        days = (view.now - m.began) / NS_PER_DAY if m.began >= 0 else math.nan
+        days = (view.now - m.began) / NS_PER_DAY if m.began != NEVER else math.nan
         return {
             "exposures": rows,
             "vega hedging": {

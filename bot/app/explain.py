@@ -29,7 +29,7 @@ from bot.core.quiet import FOREVER
 from bot.domain.book import trade_value
 from bot.domain.instruments import Instrument, OptionContract, Perpetual
 from bot.domain.orders import Fill, Order, QuoteRef
-from bot.domain.units import DAYS_PER_YEAR, NS_PER_SECOND, Nanos, iso
+from bot.domain.units import DAYS_PER_YEAR, NEVER, NS_PER_SECOND, Nanos, iso
 from bot.engine import limits
 from bot.engine.account import Account, Slot
 from bot.engine.journal import (
@@ -779,7 +779,7 @@ def _market_row(run: Run, key: str, now: Nanos) -> Row:
     printed = marks.last_ts(column)
     return {
         "quote": _quote_row(marks.reference(column), now),
-        "last": None if printed < 0 else {"price": marks.last(column), "age_seconds": _seconds(now, printed)},
+        "last": None if printed == NEVER else {"price": marks.last(column), "age_seconds": _seconds(now, printed)},
     }
 
 
@@ -788,7 +788,7 @@ def _quoted(hedge: Hedge, vols: Mapping[str, float]) -> list[str]:
 
 
 def _vol_age(ts: Nanos, now: Nanos) -> float | None:
-    return None if ts < 0 else max(0.0, _seconds(now, ts))
+    return None if ts == NEVER else max(0.0, _seconds(now, ts))
 
 
 def _band_row(band: Band) -> Row:
@@ -845,7 +845,7 @@ def _why(
         return decision.reason + (f"; but orders are refused: {frozen}" if frozen else "")
     if math.isinf(asked[1].lo) and math.isinf(asked[1].hi):
         last = asked[0].last_hedge_ts
-        when = f"it was last due at {iso(int(last))}" if last >= 0 else "it has never been due"
+        when = f"it was last due at {iso(int(last))}" if last != NEVER else "it has never been due"
         return f"the rule '{_policy_name(slot)}' asks for nothing now: {when}"
     return decision.reason + (f" (hedging on the last known delta: {unknown})" if unknown else "")
 

@@ -21,7 +21,7 @@ from bot.app.wiring import Run
 from bot.core.errors import DataError
 from bot.domain.calendar import Sessions
 from bot.domain.instruments import OptionContract, settlement_currency
-from bot.domain.units import NS_PER_YEAR, Nanos, iso, span
+from bot.domain.units import NEVER, NS_PER_YEAR, Nanos, iso, span
 from bot.engine import attribution as attributions
 from bot.engine import comparison
 from bot.engine.account import Account
@@ -267,7 +267,7 @@ def _vol_ts(run: Run, contract: OptionContract) -> Nanos:
 
 def _vol_age(run: Run, since: Nanos) -> str | None:
     """How old a vol is at the end; None for one that was never marked, or given and so of no age."""
-    if since < 0 or run.loop.valuation.settings.vol not in {"implied", "marks_file"}:
+    if since == NEVER or run.loop.valuation.settings.vol not in {"implied", "marks_file"}:
         return None
     return span(max(0, run.loop.now - since))
 

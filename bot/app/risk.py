@@ -44,7 +44,7 @@ from bot.domain.instruments import (
     parse_occ,
 )
 from bot.domain.market import QuoteBatch, TradeBatch
-from bot.domain.units import DAYS_PER_YEAR, NS_PER_DAY, NS_PER_SECOND, NS_PER_YEAR, Nanos, iso, utc_date
+from bot.domain.units import DAYS_PER_YEAR, NEVER, NS_PER_DAY, NS_PER_SECOND, NS_PER_YEAR, Nanos, iso, utc_date
 from bot.engine.account import Account
 from bot.engine.journal import Header, JournalWriter
 from bot.engine.loop import Loop
@@ -536,7 +536,7 @@ def _option_row(scene: Scene, contract: OptionContract, quantity: Decimal) -> Ro
         "model_price": _finite(unit["price"]),
         "smile_delta": _finite(weight * (delta - unit["delta"])),
         "vol": _finite(vol),
-        "vol_age_seconds": None if vol_ts < 0 else max(0, scene.now - vol_ts) / NS_PER_SECOND,
+        "vol_age_seconds": None if vol_ts == NEVER else max(0, scene.now - vol_ts) / NS_PER_SECOND,
         **known,
         "unknown": unknown,
     }

@@ -19,7 +19,7 @@ import msgspec
 from bot.domain.costs import ImpactModel, NoImpact, SpreadModel, half_spread, impact_per_unit, round_against
 from bot.domain.instruments import Instrument, round_to_lot
 from bot.domain.market import MarketView
-from bot.domain.units import Nanos, Vol, decimal_of
+from bot.domain.units import NEVER, Nanos, Vol, decimal_of
 
 Beyond: TypeAlias = Literal["impact", "partial", "ignore"]
 """What happens to size beyond the displayed amount: it walks on at a modelled price, waits, or fills at the touch."""
@@ -109,14 +109,14 @@ def latest_price(market: MarketView, column: int) -> tuple[Decimal | None, Nanos
     """The newer of the last print and the middle of the quote (the quote on a tie), and when it was received."""
     quoted, printed = market.quote_ts(column), market.last_ts(column)
     bid, ask = market.bid(column), market.ask(column)
-    if (quoted >= printed or printed == -1) and bid <= ask:
+    if quoted >= printed and bid <= ask:
         return (decimal_of(float(bid)) + decimal_of(float(ask))) / 2, quoted
     return _price(market.last(column)), printed
 
 
 def fault_of(touch: Touch, now: Nanos, stale_after: Nanos | None) -> QuoteFault | None:
     """Why this touch fills nothing now, or None when it is good."""
-    if touch.ts == -1:
+    if touch.ts == NEVER:
         return "never_quoted"
     if touch.bid is None or touch.ask is None:
         return "one_sided"

@@ -20,7 +20,7 @@ from bot.core.ports import Chain, StrategyView
 from bot.core.quiet import FOREVER
 from bot.domain.instruments import OptionContract
 from bot.domain.orders import QuoteRef
-from bot.domain.units import NS_PER_MINUTE, Nanos, decimal_of, span
+from bot.domain.units import NEVER, NS_PER_MINUTE, Nanos, decimal_of, span
 
 ZERO: Final = Decimal(0)
 Style: TypeAlias = Literal["cross", "limit"]
@@ -72,7 +72,7 @@ def good_rows(chain: Chain, now: Nanos, execution: Execution) -> NDArray[np.bool
     """Which contracts have a quote to trade on: two-sided, uncrossed, above 0, young and narrow enough. Shape: (n,)."""
     bid, ask = np.asarray(chain.bid), np.asarray(chain.ask)
     with np.errstate(invalid="ignore"):
-        good = (bid > 0.0) & (bid <= ask) & (np.asarray(chain.quote_ts) >= 0)
+        good = (bid > 0.0) & (bid <= ask) & (np.asarray(chain.quote_ts) != NEVER)
         if execution.stale_after is not None:
             good &= now - np.asarray(chain.quote_ts) <= execution.stale_after
         if execution.max_spread is not None:
@@ -84,7 +84,7 @@ def why_not(chain: Chain, row: int, now: Nanos, execution: Execution) -> str:
     """Why a contract is not traded on its present quote, in words; empty when it can be."""
     name = chain.ids[row]
     bid, ask, ts = float(chain.bid[row]), float(chain.ask[row]), int(chain.quote_ts[row])
-    if ts < 0:
+    if ts == NEVER:
         return f"{name} has no quote yet"
     if math.isnan(bid) or math.isnan(ask):
         return f"a side of the quote of {name} is withdrawn"
@@ -223,7 +223,7 @@ class Worker:
             spot=known(risk.spot),
             quote=QuoteRef(known(chain.bid[row]), known(chain.ask[row]), int(chain.quote_ts[row])),
             vols={chain.ids[row]: known(chain.vol[row])},
-            vol_age=None if risk.vol_ts < 0 else view.now - risk.vol_ts,
+            vol_age=None if risk.vol_ts == NEVER else view.now - risk.vol_ts,
             delta=known(greeks.delta),
             gamma=known(greeks.gamma),
             vega=known(greeks.vega),

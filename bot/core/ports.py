@@ -365,7 +365,7 @@ class UnderlyingRisk(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class Chain(NamedTuple):
     """The live contracts known on one underlying, as columns in order of id: what a strategy chooses options from.
 
-    Shape: every array (contracts,). Quotes are NaN where a side is withdrawn, `quote_ts` -1 before the first; `vol` and
+    Shape: every array (contracts,). Quotes are NaN where a side is withdrawn, `quote_ts` NEVER before the first; `vol` and
     the Greeks, per unit of the underlying (`theta` per year, `vega` per 1.00 of vol), are NaN where no vol is known.
     """
 

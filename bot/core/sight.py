@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from bot.core.events import Evidence
 from bot.core.ports import StrategyView
 from bot.domain.orders import QuoteRef
-from bot.domain.units import Nanos, span
+from bot.domain.units import NEVER, Nanos, span
 
 
 class Sight(NamedTuple):
@@ -40,7 +40,7 @@ def sight(view: StrategyView, instrument: str, *, stale_after: Nanos | None = No
     market, k = view.market, view.universe.index(instrument)
     bid, ask = market.bid(k), market.ask(k)
     sizes = market.bid_size(k), market.ask_size(k)
-    quoted = market.quote_ts(k) >= 0
+    quoted = market.quote_ts(k) != NEVER
     price = market.mid(k) if quoted else market.last(k)
     ts = market.quote_ts(k) if quoted else market.last_ts(k)
     return Sight(price, bid, ask, *sizes, ts, _fault(view, instrument, price, ts, stale_after))
@@ -71,7 +71,7 @@ def evidence(
     k = view.universe.index(instrument)
     market = view.market
     ts = market.quote_ts(k)
-    quote = None if ts < 0 else QuoteRef(_known(market.bid(k)), _known(market.ask(k)), ts)
+    quote = None if ts == NEVER else QuoteRef(_known(market.bid(k)), _known(market.ask(k)), ts)
     return Evidence(
         underlying=underlying,
         spot=_known(market.mid(view.universe.index(underlying))),

@@ -28,6 +28,10 @@ NS_PER_DAY: Final = 86_400 * NS_PER_SECOND
 NS_PER_YEAR: Final = 365 * NS_PER_DAY
 DAYS_PER_YEAR: Final = 365.0
 
+NEVER: Final[Nanos] = -(1 << 62)
+"""The instant of what has not happened, to be compared with `==` only: instants before 1970 are below zero and real. It lies
+in 1823, before any price, and its distance to any instant before 2116 fits 64 bits."""
+
 CENT: Final = Decimal("0.01")
 
 _INSTANT = re.compile(r"^(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9}))?(Z|[+-]\d{2}:?\d{2})$")

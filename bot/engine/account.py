@@ -45,7 +45,7 @@ from bot.domain.instruments import (
 )
 from bot.domain.market import MarketView
 from bot.domain.orders import OPEN, Allocation, Fill, Order, OrderStatus, Refusal, move
-from bot.domain.units import Nanos, decimal_of
+from bot.domain.units import NEVER, Nanos, decimal_of
 from bot.engine import bonds, desk, limits
 from bot.engine.journal import (
     Adjusted,
@@ -377,7 +377,7 @@ class Account:
     def _check(self, order: Order) -> Refusal | None:
         instrument = self.universe.get(order.instrument)
         column = self.universe.index(order.instrument)
-        seen = [ts for ts in (self.marks.quote_times[column], self.marks.last_times[column]) if ts != -1]
+        seen = [ts for ts in (self.marks.quote_times[column], self.marks.last_times[column]) if ts != NEVER]
         price = self.marks.mid(column)
         view = limits.LimitView(
             instrument=instrument,

@@ -39,7 +39,7 @@ from bot.domain import costs
 from bot.domain.book import PositionKey
 from bot.domain.instruments import ConvertibleBond, OptionContract, Spot, Universe, settlement_currency
 from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
-from bot.domain.units import NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
+from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
 from bot.engine import bonds
 from bot.engine.account import Account, Slot
 from bot.engine.journal import Closed, Controlled, Fact, JournalWriter, Started
@@ -55,8 +55,6 @@ STRATEGY: Final = 5
 END: Final = 8
 SAMPLE: Final = 9
 START: Final = 1
-NEVER: Final[Nanos] = -(1 << 62)
-"""The open instant before the first; series from before 1970 count downwards from 0."""
 SHORTEST_STRIDE: Final = 16
 LONGEST_STRIDE: Final = 4096
 """Rows that are unpacked at once for a walk from quote to quote."""

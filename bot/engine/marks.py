@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bot.domain.instruments import Universe
 from bot.domain.market import QuoteBatch, TradeBatch
 from bot.domain.orders import QuoteRef
-from bot.domain.units import Nanos
+from bot.domain.units import NEVER, Nanos
 
 NAN = math.nan
 
@@ -52,7 +52,7 @@ class Marks:
         for name in ("bids", "asks", "bid_sizes", "ask_sizes", "lasts"):
             setattr(self, name, array("d", list(getattr(self, name)) + [NAN] * missing))
         for name in ("quote_times", "last_times"):
-            setattr(self, name, array("q", list(getattr(self, name)) + [-1] * missing))
+            setattr(self, name, array("q", list(getattr(self, name)) + [NEVER] * missing))
         self.bid_view: NDArray[np.float64] = np.frombuffer(self.bids, dtype=np.float64)
         self.ask_view: NDArray[np.float64] = np.frombuffer(self.asks, dtype=np.float64)
         self.bid_size_view: NDArray[np.float64] = np.frombuffer(self.bid_sizes, dtype=np.float64)
@@ -135,11 +135,11 @@ class Marks:
         return self.lasts[instrument]
 
     def quote_ts(self, instrument: int) -> Nanos:
-        """When the quote was last received, -1 before the first."""
+        """When the quote was last received, NEVER before the first."""
         return self.quote_times[instrument]
 
     def last_ts(self, instrument: int) -> Nanos:
-        """When the last print was received, -1 before the first."""
+        """When the last print was received, NEVER before the first."""
         return self.last_times[instrument]
 
     def mid(self, instrument: int) -> float:
@@ -154,7 +154,7 @@ class Marks:
     def reference(self, instrument: int) -> QuoteRef | None:
         """The quote a decision sees now, None before the first."""
         ts = self.quote_times[instrument]
-        if ts == -1:
+        if ts == NEVER:
             return None
         bid, ask = self.bids[instrument], self.asks[instrument]
         return QuoteRef(None if math.isnan(bid) else bid, None if math.isnan(ask) else ask, ts)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from bot.core.ports import BandInput, HedgePolicy, ShapesDelta
-from bot.domain.units import NS_PER_YEAR
+from bot.domain.units import NEVER, NS_PER_YEAR
 from bot.lab import scenarios as worlds_of
 from bot.lab.problem import Problem
 from bot.lab.scenarios import Purpose, Scenarios
@@ -248,7 +248,7 @@ def band_picture(
         if d.i not in wanted:
             continue
         want = shaped_want(rule, d, problem) if isinstance(rule, ShapesDelta) else d.want
-        never = np.full(len(at), -1, dtype=np.int64)
+        never = np.full(len(at), NEVER, dtype=np.int64)
         x = BandInput(
             d.now, d.spot, want, want, d.gamma, d.tau, d.vol, problem.rate, 1.0, problem.cost, never, at + math.nan
         )

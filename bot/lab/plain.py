@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bot.core.ports import BandInput, HedgePolicy, LegInput, ShapesDelta
-from bot.domain.units import NS_PER_YEAR, decimal_of
+from bot.domain.units import NEVER, NS_PER_YEAR, decimal_of
 from bot.lab.problem import Problem, Row
 from bot.lab.scorer import Floats, discount_at, is_bounded, prepared, reach_at
 from bot.pricing import black
@@ -37,7 +37,7 @@ def score_one(policy: HedgePolicy, problem: Problem, path: np.ndarray[tuple[int]
     rule = prepared(policy, problem)
     lot = decimal_of(problem.lot) if problem.lot else None
     held, gains, costs, turnover, trades = 0.0, 0.0, 0.0, 0.0, 0
-    last_ts, last_spot = -1, math.nan
+    last_ts, last_spot = NEVER, math.nan
     holdings: list[float] = []
     for i in range(problem.dates):
         spot, now = float(path[i]), i * problem.step

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.ports import BandInput, HedgePolicy, LegInput, Prepares, ShapesDelta
-from bot.domain.units import NS_PER_YEAR, decimal_of
+from bot.domain.units import NEVER, NS_PER_YEAR, decimal_of
 from bot.lab.problem import Problem, Row
 from bot.lab.scenarios import BLOCK, Scenarios
 from strategies.policies.reach import Reach, reach_of
@@ -26,7 +26,6 @@ from strategies.policies.reach import Reach, reach_of
 Floats: TypeAlias = NDArray[np.float64]
 Policies: TypeAlias = Mapping[str, HedgePolicy] | Sequence[HedgePolicy]
 INF = np.inf
-NEVER = -1
 LEAST = 1e-200
 NO_BOUND = Reach(-INF, INF)
 

@@ -25,7 +25,7 @@ from bot.domain.book import trade_value
 from bot.domain.instruments import Universe, settlement_currency
 from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.orders import Fill, Order
-from bot.domain.units import Nanos
+from bot.domain.units import NEVER, Nanos
 
 NAN = math.nan
 ZERO = Decimal(0)
@@ -86,7 +86,7 @@ class MemoryMarket:
         self._prints[self._universe.index(instrument)] = (price, ts)
 
     def _quote(self, instrument: int) -> tuple[float, float, float, float, Nanos]:
-        return self._quotes.get(instrument, (NAN, NAN, NAN, NAN, -1))
+        return self._quotes.get(instrument, (NAN, NAN, NAN, NAN, NEVER))
 
     def bid(self, instrument: int) -> float:
         """Best bid, NaN while withdrawn or never seen."""
@@ -105,16 +105,16 @@ class MemoryMarket:
         return self._quote(instrument)[3]
 
     def quote_ts(self, instrument: int) -> Nanos:
-        """When the quote was last received, -1 before the first."""
+        """When the quote was last received, NEVER before the first."""
         return self._quote(instrument)[4]
 
     def last(self, instrument: int) -> float:
         """Last print, NaN before the first."""
-        return self._prints.get(instrument, (NAN, -1))[0]
+        return self._prints.get(instrument, (NAN, NEVER))[0]
 
     def last_ts(self, instrument: int) -> Nanos:
-        """When the last print was received, -1 before the first."""
-        return self._prints.get(instrument, (NAN, -1))[1]
+        """When the last print was received, NEVER before the first."""
+        return self._prints.get(instrument, (NAN, NEVER))[1]
 
     def mid(self, instrument: int) -> float:
         """Middle of a two-sided uncrossed quote, else NaN."""

@@ -33,7 +33,7 @@ from bot.core.quiet import FOREVER
 from bot.domain.instruments import Instrument, OptionContract, Spot, Universe, occ_id
 from bot.domain.market import MarketView, Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.orders import Order
-from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, NS_PER_YEAR, Nanos, nanos
+from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_MINUTE, NS_PER_YEAR, Nanos, nanos
 from bot.engine import limits
 from bot.engine.account import Account
 from bot.engine.journal import (
@@ -492,7 +492,7 @@ def _expect_no_blind_order(case: Case, run: Played, events: Sequence[FeedEvent],
             k = run.universe.index(fact.order.instrument)
             if k not in seen and k in printed:
                 continue
-            quote_ts, bid, ask = seen.get(k, (-1, _NAN, _NAN))
+            quote_ts, bid, ask = seen.get(k, (NEVER, _NAN, _NAN))
             what = f"quotes {word}: order {fact.order.id} of {fact.order.instrument} ({fact.order.reason})"
             hold(bid <= ask, f"{what} left on bid {bid}, ask {ask}")
             if case.stale_after is not None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 import numpy as np
 
 from bot.core.ports import Band, BandInput
-from bot.domain.units import Nanos, parse_span
+from bot.domain.units import NEVER, Nanos, parse_span
 
 INF: Final = math.inf
 TINY: Final = 1e-300
@@ -31,7 +31,7 @@ def around(x: BandInput, half_width: Any, to: To) -> Band:
 
 def is_due(x: BandInput, length: Nanos) -> Any:
     """True where the rule never acted, or last did so `length` nanoseconds ago or more. Shape: as the input's times."""
-    return (np.asarray(x.last_hedge_ts) < 0) | (np.asarray(x.now) - x.last_hedge_ts >= length)
+    return (np.asarray(x.last_hedge_ts) == NEVER) | (np.asarray(x.now) - x.last_hedge_ts >= length)
 
 
 def point_where(due: Any, value: Any) -> Band:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from bot.core.ports import Band, BandInput, HedgePlan, HedgePolicy
-from bot.domain.units import NS_PER_YEAR, Nanos
+from bot.domain.units import NEVER, NS_PER_YEAR, Nanos
 from bot.pricing import black
 from bot.pricing.exact import Problem, Solution, problem_of, risk_aversion_from_tolerance, solve, solve_problem
 
@@ -85,7 +85,7 @@ class PreparedExactBand:
             return Band(-INF + 0.0 * x.want, INF + 0.0 * x.want)
         date = self._date(x.now)
         last = np.asarray(x.last_hedge_ts)
-        asked = (date < self.solution.dates) & ((last < 0) | (self._date(last) < date))
+        asked = (date < self.solution.dates) & ((last == NEVER) | (self._date(last) < date))
         if not np.any(asked):
             return Band(-INF + 0.0 * x.want, INF + 0.0 * x.want)
         where = np.clip(date, 0, self.solution.dates - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bot.core.ports import Band, BandInput
-from bot.domain.units import Nanos, parse_span, span
+from bot.domain.units import NEVER, Nanos, parse_span, span
 
 INF = np.inf
 
@@ -29,7 +29,7 @@ class FixedInterval:
 
     def band(self, x: BandInput) -> Band:
         """A point when due, the whole line between. Shape: as `x.want`."""
-        due = (np.asarray(x.last_hedge_ts) < 0) | (np.asarray(x.now) - x.last_hedge_ts >= self._length)
+        due = (np.asarray(x.last_hedge_ts) == NEVER) | (np.asarray(x.now) - x.last_hedge_ts >= self._length)
         if due.ndim == 0:
             return Band(x.want, x.want) if due else Band(-INF, INF)
         return Band(np.where(due, x.want, -INF), np.where(due, x.want, INF))

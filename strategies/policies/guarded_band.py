@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from bot.core.ports import Band, BandInput, HedgePlan, HedgePolicy, LegInput, Prepares, ShapesDelta
-from bot.domain.units import NS_PER_YEAR, Nanos
+from bot.domain.units import NEVER, NS_PER_YEAR, Nanos
 from bot.pricing import black
 from bot.pricing.black import Array
 from bot.pricing.exact import Problem, Rule, evaluate, hedge_greeks, interval_rule, no_hedge_rule
@@ -195,10 +195,10 @@ def _seen(policy: HedgePolicy, plan: HedgePlan, problem: Problem, date_index: in
     if isinstance(policy, ShapesDelta):
         hedge = _shaped_hedge(policy, problem, date_index, spots, gamma)
     t = date_index * problem.step
-    never = np.full(spots.shape, -1, dtype=np.int64)
+    never = np.full(spots.shape, NEVER, dtype=np.int64)
     flat = np.zeros_like(spots)
     return BandInput(
-        now=plan.now + round(t * NS_PER_YEAR) + never * 0,
+        now=np.full(spots.shape, plan.now + round(t * NS_PER_YEAR), dtype=np.int64),
         spot=spots,
         want=hedge / plan.per_contract,
         held=flat,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bot.core.ports import Band, BandInput
-from bot.domain.units import NS_PER_DAY, NS_PER_YEAR, Nanos, span
+from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_YEAR, Nanos, span
 from strategies.policies.bands import length_of, point_where, positive
 
 
@@ -43,5 +43,5 @@ class MoveBand:
 
     def band(self, x: BandInput) -> Band:
         """A point when never hedged or when the price has moved, the whole line otherwise. Shape: as `x.want`."""
-        never = (np.asarray(x.last_hedge_ts) < 0) | np.isnan(x.last_hedge_spot)
+        never = (np.asarray(x.last_hedge_ts) == NEVER) | np.isnan(x.last_hedge_spot)
         return point_where(never | self.moved(x.spot, x.last_hedge_spot, x.vol), x.want)

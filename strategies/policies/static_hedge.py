@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from bot.core.ports import Band, BandInput
-from bot.domain.units import Nanos
+from bot.domain.units import NEVER, Nanos
 
 INF = np.inf
 
 
 class StaticHedge:
-    """Trades to the exact hedge when it has never hedged (`last_hedge_ts` < 0), else never."""
+    """Trades to the exact hedge when it has never hedged (`last_hedge_ts` is NEVER), else never."""
 
     name = "static"
     interval: Nanos | None = None
@@ -20,7 +20,7 @@ class StaticHedge:
 
     def band(self, x: BandInput) -> Band:
         """A point before the first hedge, the whole line after it. Shape: as `x.want`."""
-        never = np.asarray(x.last_hedge_ts) < 0
+        never = np.asarray(x.last_hedge_ts) == NEVER
         if never.ndim == 0:
             return Band(x.want, x.want) if never else Band(-INF, INF)
         return Band(np.where(never, x.want, -INF), np.where(never, x.want, INF))

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bot.core.ports import BandInput, HedgePolicy, LegInput, ShapesDelta
-from bot.domain.units import NS_PER_YEAR
+from bot.domain.units import NEVER, NS_PER_YEAR
 from bot.pricing import black
 from strategies.policies.fixed_interval import FixedInterval
 from strategies.policies.leland_delta import LelandDelta
@@ -78,7 +78,7 @@ def _play(
             deltas = policy.leg_deltas(column)
         x = BandInput(
             now=round(i * dt * NS_PER_YEAR), spot=S, want=deltas, held=y, gamma=-g.gamma, tau=tau, vol=vol, rate=0.0,
-            per_contract=1.0, cost=cost, last_hedge_ts=-1, last_hedge_spot=np.nan,
+            per_contract=1.0, cost=cost, last_hedge_ts=NEVER, last_hedge_spot=np.nan,
         )  # fmt: skip
         band = policy.band(x)
         new = np.clip(y, band.lo, band.hi)

@@ -13,6 +13,7 @@ import pytest
 from bot.core.events import Corporate, Notice, Target
 from bot.core.ports import Chain, StrategyView
 from bot.domain.instruments import Spot
+from bot.domain.units import NEVER
 from bot.engine.journal import Alarmed, Ended, Executed, Remembered
 from tests.simulation.bench import DAY, IMPLIED, MINUTE, START, STOCK, Bench, Script, minutes, option, quote
 
@@ -85,7 +86,7 @@ def test_a_chain_holds_what_lives_with_unit_greeks_and_nan_for_what_is_unknown()
     other = found.ids.index(PUT.id)
     assert math.isnan(found.vol[other])
     assert math.isnan(found.delta[other])
-    assert found.quote_ts[other] == -1
+    assert found.quote_ts[other] == NEVER
     run.play([quote(STOCK.id, 2 * DAY, 99.9, 100.1)], finish=False)
     assert chain_at(run).ids == tuple(sorted([CALL.id, PUT.id]))
 

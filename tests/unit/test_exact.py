@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bot.core.ports import BandInput, HedgePlan, HedgePolicy, Prepares
-from bot.domain.units import NS_PER_YEAR
+from bot.domain.units import NEVER, NS_PER_YEAR
 from bot.pricing import black, exact
 from strategies.policies.delta_band import DeltaBand
 from strategies.policies.exact_band import ExactBand, PreparedExactBand, problem_of_plan, solve
@@ -354,7 +354,7 @@ def seen(date: float, spot: Any, *, dates: int = 63, **changes: Any) -> BandInpu
     now = PLAN.now + round(date * 0.25 / dates * NS_PER_YEAR)
     known: dict[str, Any] = {
         "now": now, "spot": spot, "want": 0.0 * np.asarray(spot) if np.ndim(spot) else 0.0, "held": 0.0, "gamma": 0.0,
-        "tau": 0.1, "vol": 0.2, "rate": 0.0, "per_contract": 50.0, "cost": 0.002, "last_hedge_ts": -1,
+        "tau": 0.1, "vol": 0.2, "rate": 0.0, "per_contract": 50.0, "cost": 0.002, "last_hedge_ts": NEVER,
         "last_hedge_spot": math.nan,
     }  # fmt: skip
     return BandInput(**(known | changes))

@@ -11,6 +11,7 @@ import pytest
 from scipy.optimize import minimize
 
 from bot.core.ports import BandInput, HedgePolicy
+from bot.domain.units import NEVER
 from bot.pricing import black
 from bot.pricing import hedge_program as programme
 from bot.testing.contracts import PolicyContract, violations
@@ -312,7 +313,7 @@ def test_the_policy_keeps_the_contract_of_policies() -> None:
 def seen(**changes: float) -> BandInput:
     known: dict[str, float] = {
         "now": 0, "spot": 100.0, "want": -40.0, "held": 0.0, "gamma": 0.0, "tau": 0.1, "vol": 0.2, "rate": 0.0,
-        "per_contract": 1.0, "cost": 0.0005, "last_hedge_ts": -1, "last_hedge_spot": math.nan,
+        "per_contract": 1.0, "cost": 0.0005, "last_hedge_ts": NEVER, "last_hedge_spot": math.nan,
     }  # fmt: skip
     return BandInput(**(known | changes))
 

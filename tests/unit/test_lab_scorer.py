@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bot.core.ports import Band, BandInput, HedgePlan, HedgePolicy, LegInput
+from bot.domain.units import NEVER
 from bot.lab import kernels, scenarios, scorer
 from bot.lab.plain import score_one
 from bot.lab.problem import Leg, Problem
@@ -50,7 +51,7 @@ class Remembers:
 
     def band(self, x: BandInput) -> Band:
         """Wider the longer ago, narrower the farther the price has gone."""
-        ago = np.where(np.asarray(x.last_hedge_ts) < 0, 0.0, (x.now - np.asarray(x.last_hedge_ts)) / 1e15)
+        ago = np.where(np.asarray(x.last_hedge_ts) == NEVER, 0.0, (x.now - np.asarray(x.last_hedge_ts)) / 1e15)
         moved = np.nan_to_num(np.abs(x.spot - np.asarray(x.last_hedge_spot)))
         h = 0.02 + 0.02 * ago / (1.0 + moved)
         return Band(x.want - h, x.want + h, x.want + 0.25 * h)

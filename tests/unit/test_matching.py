@@ -29,6 +29,7 @@ from bot.domain.costs import (
     VolatilitySpread,
 )
 from bot.domain.instruments import Spot, Universe
+from bot.domain.units import NEVER
 from bot.testing.fakes import MemoryMarket
 
 D = Decimal
@@ -144,7 +145,7 @@ def test_a_quoted_touch_off_its_tick_is_used_as_it_stands() -> None:
         (touch("100.01", "100"), 10, "crossed"),
         (Touch(bid=None, ask=D(1), ts=10), 10, "one_sided"),
         (Touch(bid=D(1), ask=None, ts=10), 10, "one_sided"),
-        (Touch(bid=D(1), ask=D(2), ts=-1), 10, "never_quoted"),
+        (Touch(bid=D(1), ask=D(2), ts=NEVER), 10, "never_quoted"),
     ],
 )
 def test_bad_quotes_are_named(shown: Touch, now: int, fault: str | None) -> None:
@@ -175,7 +176,7 @@ def test_a_touch_is_read_in_the_decimals_of_the_feed() -> None:
 def test_the_newer_of_print_and_mid_is_the_latest_price() -> None:
     """The latest price is the last print unless the quote is as new; a crossed quote does not count."""
     market = market_of(STOCK)
-    assert latest_price(market, 0) == (None, -1)
+    assert latest_price(market, 0) == (None, NEVER)
     market.trade(STOCK.id, ts=5, price=10.5)
     assert latest_price(market, 0) == (D("10.5"), 5)
     market.quote(STOCK.id, ts=5, bid=10.0, ask=10.25)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.core.ports import Band, BandInput, Glances, HedgePolicy
-from bot.domain.units import NS_PER_MINUTE
+from bot.domain.units import NEVER, NS_PER_MINUTE
 from strategies.policies.decide import decide, round_lots
 from strategies.policies.delta_band import DeltaBand
 from strategies.policies.fixed_interval import FixedInterval
@@ -35,7 +35,7 @@ POLICIES: list[HedgePolicy] = [
 def seen(**changes: Any) -> BandInput:
     known: dict[str, Any] = {
         "now": NS_PER_MINUTE, "spot": 100.0, "want": -5.3, "held": -2.0, "gamma": 0.1, "tau": 0.1, "vol": 0.2,
-        "rate": 0.0, "per_contract": 1.0, "cost": 0.0, "last_hedge_ts": -1, "last_hedge_spot": math.nan,
+        "rate": 0.0, "per_contract": 1.0, "cost": 0.0, "last_hedge_ts": NEVER, "last_hedge_spot": math.nan,
     }  # fmt: skip
     return BandInput(**(known | changes))
 

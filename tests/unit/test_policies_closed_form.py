@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from bot.core.ports import Band, BandInput, HedgePlan, HedgePolicy, LegInput, Prepares, ShapesDelta
-from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, NS_PER_YEAR
+from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_MINUTE, NS_PER_YEAR
 from bot.pricing import black, sabr
 from bot.pricing.legs import terms_by_formula, terms_kernel
 from bot.testing.contracts import PolicyContract
@@ -296,7 +296,7 @@ def test_a_move_band_counts_from_the_last_hedge() -> None:
     assert policy.band(seen(spot=99.01)) == Band(-INF, INF)
     assert policy.band(seen(spot=101.0)) == Band(-5.3, -5.3)
     assert policy.band(seen(spot=98.9)) == Band(-5.3, -5.3)
-    assert policy.band(seen(last_hedge_ts=-1, last_hedge_spot=math.nan)) == Band(-5.3, -5.3)
+    assert policy.band(seen(last_hedge_ts=NEVER, last_hedge_spot=math.nan)) == Band(-5.3, -5.3)
     daily = MoveBand(deviations=2.0)
     far = 2.0 * 0.2 / math.sqrt(365.0)
     assert daily.band(seen(spot=100.0 * (1 + 0.99 * far))).hi == INF
