@@ -88,6 +88,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     limit_orders: bool = True
     amend: bool = False
     fractional: bool = False
+    tombstones: bool = False
+    """A cancel of an id the venue has never seen is answered by `Cancelled`, and the order is refused should it come later."""
     assumptions: tuple[str, ...] = ()
 
 
@@ -132,6 +134,38 @@ class Amends(Protocol):
     """Optional for a broker: quantity or limit of a resting order can be changed."""
 
     async def amend(self, amend: Amend) -> None: ...
+
+
+@runtime_checkable
+class Acknowledges(Protocol):
+    """Optional for a broker that repeats what it said until told that it was taken in. Law: called after the event's record
+    is durable, in the order of the events; an event that was never acknowledged is said again after a reconnect."""
+
+    async def acknowledge(self, event: VenueEvent) -> None: ...
+
+
+@runtime_checkable
+class Fenced(Protocol):
+    """Optional for a broker that lets one process trade a book. Law: each lease granted has a higher epoch than all before,
+    and commands that carry a lower one are refused for ever."""
+
+    async def take_lease(self, book: str, holder: str) -> int:
+        """The epoch under which this process may trade the book from now on; every command after it carries it."""
+
+
+@runtime_checkable
+class DeadMan(Protocol):
+    """Optional for a broker that counts down for us. Law: unless called again within `seconds`, all our orders there are
+    cancelled, whether we live or not."""
+
+    async def keep_alive(self, seconds: float) -> None: ...
+
+
+@runtime_checkable
+class TakesUp(Protocol):
+    """Optional for an in-loop broker: after a restart it goes on with an order that was open, of which some is filled."""
+
+    def take_up(self, order: Order, *, filled: Decimal, fills: int, now: Nanos) -> None: ...
 
 
 @runtime_checkable

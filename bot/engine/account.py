@@ -30,7 +30,7 @@ from bot.core.events import (
 )
 from bot.core.ports import Broker, Chain, Figures, InLoopBroker, Restores, Strategy, UnderlyingRisk
 from bot.core.quiet import QuietBox
-from bot.domain.book import PositionKey, trade_value
+from bot.domain.book import Book, PositionKey, trade_value
 from bot.domain.calendar import Sessions
 from bot.domain.instruments import (
     ConvertibleBond,
@@ -53,9 +53,12 @@ from bot.engine.journal import (
     Ended,
     Executed,
     Fact,
+    Financed,
+    Froze,
     Ordered,
     Refused,
     Remembered,
+    Restated,
     Skipped,
     TargetSet,
     Transferred,
@@ -157,7 +160,7 @@ class Account:
         self.targets: dict[tuple[str, str], Decimal] = {}
         self.opened: dict[tuple[str, str], Decimal] = {}
         self.frozen: dict[str, str] = {}
-        self._causes: dict[str, dict[str, str]] = {}
+        self.causes: dict[str, dict[str, str]] = {}
         self.refusals: dict[str, int] = {}
         self.skips: dict[str, int] = {}
         self._last_skip: dict[tuple[str, str], str] = {}
@@ -170,6 +173,16 @@ class Account:
         self.slots = [Slot(self, strategy) for strategy in strategies]
         self.timer_request: Callable[[Slot, Nanos, str], None] = _no_timer
         self.pending: list[Fact] = []
+        self.stated = 0
+        """The ledger's `restated` as of the last record."""
+        self.epoch = 0
+        self.starts = 0
+        self.timers: dict[tuple[str, Nanos, str], None] = {}
+        """(strategy, instant, name) asked for and not yet rung."""
+        self.differences: dict[str, Decimal] = {}
+        """By instrument, what the venue holds for us beyond what our own record explains."""
+        self.elsewhere: dict[str, Decimal] | None = None
+        """By instrument, what is held with somebody other than the venue; None before the first comparison."""
         self.gauges: dict[tuple[str, str], float] = {}
         self.memories: dict[str, bytes] = {}
         self.interest_since: Callable[[Nanos], Decimal] = lambda _: ZERO
@@ -180,7 +193,7 @@ class Account:
 
     def held(self, book: str, instrument: str) -> Decimal:
         """Contracts of an instrument in one book, over all its strategies."""
-        return sum((q for k, q in self.ledger.book if k.book == book and k.instrument == instrument), ZERO)
+        return sum((q for k, q in self.ledger.book.positions_of(instrument) if k.book == book), ZERO)
 
     def working(self, book: str, instrument: str) -> Decimal:
         """Signed contracts of open orders for one book."""
@@ -223,17 +236,27 @@ class Account:
 
     def freeze(self, key: str, cause: str, text: str) -> None:
         """Stop orders in an instrument or on an underlying for a cause; causes add up."""
-        self._causes.setdefault(key, {})[cause] = text
-        self.frozen[key] = "; ".join(self._causes[key].values())
+        if self.causes.get(key, {}).get(cause) != text:
+            self.set_cause(key, cause, text)
+            self.pending.append(Froze(account=self.name, key=key, cause=cause, text=text))
 
     def thaw(self, key: str, cause: str) -> None:
         """Take one cause away; the freeze ends with the last of them."""
-        causes = self._causes.get(key, {})
-        causes.pop(cause, None)
+        if cause in self.causes.get(key, {}):
+            self.set_cause(key, cause, "")
+            self.pending.append(Froze(account=self.name, key=key, cause=cause))
+
+    def set_cause(self, key: str, cause: str, text: str) -> None:
+        """Note a cause, or with an empty text take it away, without a record of it."""
+        causes = self.causes.setdefault(key, {})
+        if text:
+            causes[cause] = text
+        else:
+            causes.pop(cause, None)
         if causes:
             self.frozen[key] = "; ".join(causes.values())
             return
-        self._causes.pop(key, None)
+        self.causes.pop(key, None)
         self.frozen.pop(key, None)
 
     def why_frozen(self, instrument: str) -> str:
@@ -326,7 +349,7 @@ class Account:
     def _compose(self, instrument: str, net: Decimal, left: dict[str, Decimal], target: Target, now: Nanos) -> Order:
         limit = target.limits.get(instrument) if target.kind == "limit" else None
         return Order(
-            id=f"{self.name}-{self.order_count + 1:06d}",
+            id=self._next_id(),
             account=self.name,
             instrument=instrument,
             quantity=net,
@@ -339,6 +362,11 @@ class Account:
             reason=target.reason,
             closing=target.closing,
         )
+
+    def _next_id(self) -> str:
+        """Ours alone, for ever: two processes that each believe to hold the book differ in epoch."""
+        epoch = f"-e{self.epoch}" if self.epoch else ""
+        return f"{self.name}{epoch}-{self.order_count + 1:06d}"
 
     def _cancel_opposite(self, instrument: str, net: Decimal, now: Nanos, outlet: Outlet) -> bool:
         """Ask for open orders against the new direction to be dropped; True when any was, and nothing else is sent yet."""
@@ -420,7 +448,7 @@ class Account:
                     state.status = move(event.order_id, state.status, OrderStatus.ACCEPTED)
                 self._say(event, "")
             case Rejected():
-                self._finish(state, OrderStatus.REJECTED)
+                self.finish(state, OrderStatus.REJECTED)
                 code = f"venue:{event.code}"
                 if code not in self.refusals:
                     text = f"account {self.name}: the venue rejected {event.order_id}: {event.text}"
@@ -428,7 +456,7 @@ class Account:
                 self.refusals[code] = self.refusals.get(code, 0) + 1
                 self._say(event, f"{event.code}: {event.text}")
             case Cancelled():
-                self._finish(state, OrderStatus.CANCELLED)
+                self.finish(state, OrderStatus.CANCELLED)
                 self._say(event, event.reason)
             case Amended():
                 self._say(event, f"quantity {event.quantity}, limit {event.limit}")
@@ -457,7 +485,8 @@ class Account:
             VenueSaid(account=self.name, order_id=order_id, what=type(event).__name__.lower(), text=text)
         )
 
-    def _finish(self, state: OrderState, to: OrderStatus) -> None:
+    def finish(self, state: OrderState, to: OrderStatus) -> None:
+        """End an open order as rejected or cancelled; what was wanted of its instrument is asked for anew."""
         if state.status not in OPEN:
             return
         partly = state.status is OrderStatus.PARTIAL and to is OrderStatus.REJECTED
@@ -524,7 +553,7 @@ class Account:
 
     def holders(self, instrument: str) -> list[tuple[PositionKey, Decimal]]:
         """Who holds how much of an instrument."""
-        return [(key, quantity) for key, quantity in self.ledger.book if key.instrument == instrument]
+        return self.ledger.book.positions_of(instrument)
 
     def end_option(self, event: Lifecycle, mid: Decimal | None, *, of: PositionKey | None = None) -> None:
         """Take an ended option out of the books and book what it paid or delivered, by share of each position.
@@ -636,11 +665,11 @@ class Account:
         """Apply a corporate event to the holdings, or freeze the underlying when contracts' adjustment is not known."""
         before = self.ledger.quantities()
         for conversion in event.conversions:
-            for key, _ in [(k, q) for k, q in self.ledger.book if k.instrument == conversion.old]:
+            for key, _ in self.ledger.book.positions_of(conversion.old):
                 new = PositionKey(key.account, key.book, key.strategy, conversion.new)
                 self.ledger.convert(key, new, conversion.ratio)
         if event.what == "split" and event.instrument not in {c.old for c in event.conversions}:
-            for key, _ in [(k, q) for k, q in self.ledger.book if k.instrument == event.instrument]:
+            for key, _ in self.ledger.book.positions_of(event.instrument):
                 self.ledger.convert(key, key, event.ratio)
         self._convert_opened(event)
         if event.cash:
@@ -681,14 +710,33 @@ class Account:
         self._last_skip[strategy, underlying] = reason
         self.pending.append(Skipped(account=self.name, strategy=strategy, underlying=underlying, reason=reason))
 
+    def finance(self, currency: str, amount: Decimal) -> None:
+        """Book interest, borrow or funding: `amount` received, negative when paid."""
+        self.ledger.finance(currency, amount)
+        self.pending.append(Financed(account=self.name, currency=currency, amount=amount))
+
     def take_facts(self) -> list[Fact]:
         """The facts since last asked; the law of the books is checked here."""
+        if self.ledger.restated != self.stated:
+            self._restate()
         if not self.pending:
             return []
         if not self.ledger.book.sums_agree():
             raise HaltedError(f"account {self.name}: the sum of its books differs from the account")
         facts, self.pending = self.pending, []
         return facts
+
+    def _restate(self) -> None:
+        """Something that is no fill changed the books: the record says how they stand now."""
+        self.stated = self.ledger.restated
+        self.pending.append(
+            Restated(
+                account=self.name,
+                ledger=self.ledger.state(),
+                targets=[(book, key, quantity) for (book, key), quantity in self.targets.items()],
+                opened=[(book, key, quantity) for (book, key), quantity in self.opened.items()],
+            )
+        )
 
 
 class View:
@@ -701,6 +749,8 @@ class View:
         self.universe = account.universe
         self.now: Nanos = 0
         self._version = -1
+        self._book: Book | None = None
+        self._book_seen = -1
         self._orders_seen = -1
         self._exposure: dict[str, float] = {}
         self._legs: dict[str, Legs] = {}
@@ -741,7 +791,7 @@ class View:
             tau=valuation.main_tau(legs, self.now),
             vol=vol,
             vol_ts=vol_ts,
-            vols={i: float(legs.slice.vol[r]) for i, r in zip(legs.ids, legs.row, strict=True)},
+            vols=legs.fresh().vols,
             fault=valuation.faults(legs, self.now),
         )
 
@@ -791,7 +841,7 @@ class View:
         """Held plus working as a float, kept until either changes."""
         account = self._account
         if self._orders_seen != account.order_version or self._version != account.ledger.version:
-            self._repack()
+            self._catch_up()
         known = self._exposure.get(instrument)
         if known is None:
             known = self._exposure[instrument] = float(self.held(instrument) + self.working(instrument))
@@ -838,7 +888,7 @@ class View:
     def _live_legs(self, underlying: str) -> Legs:
         """The holding's legs that have not expired; packed anew when the holding changed or the first of them has."""
         if self._version != self._account.ledger.version:
-            self._repack()
+            self._catch_up()
         legs = self._legs.get(underlying)
         if legs is None:
             return self._pack(underlying)
@@ -847,13 +897,31 @@ class View:
         self._leg_inputs.pop(underlying, None)
         return self._pack(underlying)
 
+    def _catch_up(self) -> None:
+        """The holding or an order changed: count exposures anew, and pack anew what its legs changed of."""
+        book = self._account.ledger.book
+        if book is not self._book or any(map(self._is_packed, book.changed_since(self._book_seen))):
+            self._repack()
+            return
+        self._exposure.clear()
+        self._see()
+
+    def _is_packed(self, instrument: str) -> bool:
+        """True for what counts among the legs, or is held beside them: all but the linear instruments traded here."""
+        return instrument not in self._traded or isinstance(self.universe.get(instrument), OptionContract)
+
+    def _see(self) -> None:
+        ledger = self._account.ledger
+        self._book, self._book_seen = ledger.book, ledger.book.version
+        self._version = ledger.version
+        self._orders_seen = self._account.order_version
+
     def _repack(self) -> None:
         self._legs.clear()
         self._exposure.clear()
         self._linear.clear()
         self._leg_inputs.clear()
-        self._version = self._account.ledger.version
-        self._orders_seen = self._account.order_version
+        self._see()
 
     def _pack(self, underlying: str) -> Legs:
         book, universe, now = self._strategy.book, self.universe, self.now

@@ -229,6 +229,7 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 0
     starts: int = 0
     elsewhere: dict[str, Decimal] | None = None
+    differences: dict[str, Decimal] = {}
     v: int = 1
 
 

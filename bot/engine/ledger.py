@@ -21,6 +21,7 @@ from bot.domain.instruments import (
     settlement_currency,
 )
 from bot.domain.orders import Fill
+from bot.engine.facts import LedgerState
 
 ZERO = Decimal(0)
 Category: TypeAlias = Literal["options", "hedge"]
@@ -61,6 +62,8 @@ class Ledger:
         self.closing_units = ZERO
         self.turnover = ZERO
         self.version = 0
+        self.restated = 0
+        """The version as of the last change that was no fill, transfer or interest: such a change has no fact of its own."""
         self.opening_ticket = ZERO
         self._opening_apart = False
         self._opening_orders: dict[str, str] = {}
@@ -82,6 +85,7 @@ class Ledger:
             currency = settlement_currency(instrument)
             self.opened_on_margin[currency] = self.opened_on_margin.get(currency, ZERO) + value
         self.version += 1
+        self.restated = self.version
 
     def fill(self, fill: Fill, parts: Mapping[PositionKey, Decimal], *, first_of_order: bool) -> None:
         """Book an execution, in the parts its books take, and what it cost against the middle."""
@@ -116,6 +120,7 @@ class Ledger:
         self.book.add_quantity(key, -quantity)
         self.book.add_quantity(new, quantity * ratio)
         self.version += 1
+        self.restated = self.version
 
     def receive(self, category: Category, currency: str, amount: Decimal) -> None:
         """Cash that belongs to P&L at mid: settlements, dividends on holdings."""
@@ -123,12 +128,14 @@ class Ledger:
         flows = self._at_mid[category]
         flows[currency] = flows.get(currency, ZERO) + amount
         self.version += 1
+        self.restated = self.version
 
     def remove(self, key: PositionKey) -> Decimal:
         """The quantity of a position that ended, taken out without cash."""
         quantity = self.book.quantity_of(key)
         self.book.add_quantity(key, -quantity)
         self.version += 1
+        self.restated = self.version
         return quantity
 
     def exchange(
@@ -147,6 +154,7 @@ class Ledger:
             flows, currency = self._at_mid[category_of(old)], settlement_currency(item)
             flows[currency] = flows.get(currency, ZERO) + value
         self.version += 1
+        self.restated = self.version
 
     def deliver(self, key: PositionKey, quantity: Decimal, price: Decimal, mid: Decimal) -> None:
         """Take delivery at `price` of something worth `mid`: the holding enters at mid, the difference is the option's."""
@@ -158,12 +166,51 @@ class Ledger:
         flows = self._at_mid["options"]
         flows[currency] = flows.get(currency, ZERO) + gain
         self.version += 1
+        self.restated = self.version
 
     def finance(self, currency: str, amount: Decimal) -> None:
         """Interest earned (or with a minus sign paid), borrow cost and funding."""
         self.book.add_cash(currency, amount)
         self._cost("financing", currency, amount)
         self.version += 1
+
+    # ------------------------------------------------------------------ the record
+
+    def state(self) -> LedgerState:
+        """All of it, for the journal."""
+        return LedgerState(
+            positions=list(self.book),
+            cash=self.book.cash(),
+            at_mid={str(category): dict(by) for category, by in self._at_mid.items()},
+            costs={kind: dict(by) for kind, by in self._costs.items()},
+            delay=dict(self.delay),
+            trades=self.trades,
+            units_traded=self.units_traded,
+            closing_trades=self.closing_trades,
+            closing_units=self.closing_units,
+            turnover=self.turnover,
+            opening_ticket=self.opening_ticket,
+            opening_orders=dict(self._opening_orders),
+            opened_on_margin=dict(self.opened_on_margin),
+        )
+
+    def restore(self, state: LedgerState) -> None:
+        """Be as the record says."""
+        self.book = Book()
+        for key, quantity in state.positions:
+            self.book.add_quantity(key, quantity)
+        for currency, amount in state.cash.items():
+            self.book.add_cash(currency, amount)
+        self._at_mid = {"options": dict(state.at_mid["options"]), "hedge": dict(state.at_mid["hedge"])}
+        self._costs = {kind: dict(by) for kind, by in state.costs.items()}
+        self.delay = dict(state.delay)
+        self.trades, self.units_traded = state.trades, state.units_traded
+        self.closing_trades, self.closing_units = state.closing_trades, state.closing_units
+        self.turnover, self.opening_ticket = state.turnover, state.opening_ticket
+        self._opening_orders = dict(state.opening_orders)
+        self.opened_on_margin = dict(state.opened_on_margin)
+        self.version += 1
+        self.restated = self.version
 
     # ------------------------------------------------------------------ questions
 

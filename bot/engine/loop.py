@@ -42,7 +42,7 @@ from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
 from bot.engine import bonds
 from bot.engine.account import Account, Slot
-from bot.engine.journal import Closed, Controlled, Fact, JournalWriter, Started
+from bot.engine.journal import Asked, Closed, Controlled, Fact, JournalWriter, Started
 from bot.engine.marks import NAN, Marks
 from bot.engine.outbox import Outbox
 from bot.engine.sampler import Sampler
@@ -121,7 +121,7 @@ class Loop:
         self.journal = journal
         self.tape = Tape()
         self.now: Nanos = 0
-        self.outbox = Outbox(lambda: self.now)
+        self.outbox = Outbox(lambda: self.now, journal)
         self.bus = Bus(self._on_handler_fault)
         self.sampler = Sampler(universe, marks, valuation, accounts, settings.base_currency)
         self.fx: dict[str, Decimal] = {settings.base_currency: Decimal(1)}
@@ -659,7 +659,7 @@ class Loop:
                 )
             elif quantity and mark is not None:
                 paid = costs.funding(instrument, quantity, mark, event.rate)
-                account.ledger.finance(settlement_currency(instrument), paid)
+                account.finance(settlement_currency(instrument), paid)
 
     # ------------------------------------------------------------------ the order of an instant
 
@@ -819,7 +819,18 @@ class Loop:
         self._due_ts = min(self._due_ts, ts)
 
     def _strategy_timer(self, slot: Slot, ts: Nanos, name: str) -> None:
+        key = (slot.strategy.name, ts, name)
+        if key in slot.account.timers:
+            return
+        slot.account.timers[key] = None
+        slot.account.pending.append(Asked(account=slot.account.name, strategy=slot.strategy.name, ts=ts, name=name))
+        self.ring_at(slot, ts, name)
+
+    def ring_at(self, slot: Slot, ts: Nanos, name: str) -> None:
+        """Wake a strategy under a name at `ts`."""
+
         def ring() -> None:
+            slot.account.timers.pop((slot.strategy.name, ts, name), None)
             end = self.settings.end
             if self._ending or slot.disabled or (end is not None and ts >= end):
                 return
@@ -1013,7 +1024,7 @@ class Loop:
             for currency, cash in account.ledger.balances(lambda key: self.valuation.mark(key, now)).items():
                 interest = cash * growth
                 if interest:
-                    account.ledger.finance(currency, round(interest, 8))
+                    account.finance(currency, round(interest, 8))
             self._charge_borrow(account, years)
 
     @property
@@ -1040,7 +1051,7 @@ class Loop:
             mark = self.valuation.mark(key, self.now)
             if quantity < 0 and mark is not None and isinstance(instrument, Spot):
                 fee = quantity * instrument.multiplier * mark * decimal_of(self.settings.borrow_rate) * years
-                account.ledger.finance(instrument.currency, round(fee, 8))
+                account.finance(instrument.currency, round(fee, 8))
 
     def _schedule_end(self, contract: OptionContract) -> None:
         if contract.id in self._unsettled:
@@ -1207,7 +1218,7 @@ class Loop:
         """Append the step's facts as one record."""
         facts: list[Fact] = []
         for account in self.accounts:
-            if account.pending:
+            if account.pending or account.stated != account.ledger.restated:
                 facts += account.take_facts()
         if not facts:
             return
