@@ -9,7 +9,9 @@ EvenkeelError                exit code   a fault of
 ├── PluginError                  5       a plug-in that is missing, not allowed or broken
 ├── JournalError                 6       a run's journal or tape
 ├── HaltedError                  7       a core room that stopped the run
-└── RunNotFound                  8       a run asked for by name
+├── RunNotFound                  8       a run asked for by name
+├── StorageError                 9       a folder or disk that could not be written
+└── Permanent                   10       an outside that no retry can mend
 """
 
 from __future__ import annotations
@@ -77,3 +79,9 @@ class StorageError(EvenkeelError):
     """A folder or disk that could not be written: full, read-only or not ours."""
 
     exit_code = 9
+
+
+class Permanent(EvenkeelError):
+    """A fault of the outside that no retry can mend: a refused password, a closed account, an unknown protocol."""
+
+    exit_code = 10
