@@ -284,6 +284,7 @@ class PaperBroker:
         self._actions: list[tuple[Nanos, int, str, Any]] = []
         self._ready: list[tuple[Nanos, int, VenueEvent]] = []
         self._count = 0
+        self._fills_before: dict[str, int] = {}
         self._last_due: dict[str, Nanos] = {}
         self._changes: dict[str, int] = {}
         self._working: dict[str, _Working] = {}
@@ -333,6 +334,11 @@ class PaperBroker:
         due = now + self.options.latency + self._jitter(order.id)
         self._last_due[order.id] = due
         self._push(due, "arrive", order)
+
+    def take_up(self, order: Order, *, filled: Decimal, fills: int, now: Nanos) -> None:
+        """After a restart: what is left of an order arrives again, its further fills numbered after the earlier ones."""
+        self._fills_before[order.id] = fills
+        self.accept(msgspec.structs.replace(order, quantity=order.quantity - filled), now)
 
     def drop(self, order_id: str, now: Nanos, reason: str) -> None:
         """Ask that what is left of an order be dropped. It never overtakes the order; too late, it changes nothing."""
@@ -743,7 +749,7 @@ class PaperBroker:
             schedule, Executed(abs(working.filled), working.notional, abs(working.quantity)), currency
         )
         fill = Fill(
-            id=f"{order.id}/{working.fills}",
+            id=f"{order.id}/{self._fills_before.get(order.id, 0) + working.fills}",
             order_id=order.id,
             account=self._account,
             instrument=instrument.id,

@@ -18,9 +18,10 @@ import numpy as np
 
 from bot.core import expiry
 from bot.core.bus import Bus
-from bot.core.errors import EvenkeelError, HaltedError
+from bot.core.errors import EvenkeelError, HaltedError, JournalError
 from bot.core.events import (
     Alarm,
+    Cancelled,
     Control,
     Corporate,
     FeedEvent,
@@ -33,7 +34,7 @@ from bot.core.events import (
     Target,
     VenueEvent,
 )
-from bot.core.ports import Follows, Halts, HearsCorporate, HearsNotices, HoldsPositions, Reports
+from bot.core.ports import Follows, Halts, HearsCorporate, HearsNotices, HoldsPositions, Reports, Restores, TakesUp
 from bot.core.quiet import FOREVER, UNTIL_TIMER, QuietBox
 from bot.domain import costs
 from bot.domain.book import PositionKey
@@ -42,9 +43,10 @@ from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
 from bot.engine import bonds
 from bot.engine.account import Account, Slot
-from bot.engine.journal import Asked, Closed, Controlled, Fact, JournalWriter, Started
+from bot.engine.journal import Asked, Closed, Controlled, Fact, JournalWriter, Snapshotted, Started
 from bot.engine.marks import NAN, Marks
 from bot.engine.outbox import Outbox
+from bot.engine.recovery import Recovered, state_of
 from bot.engine.sampler import Sampler
 from bot.engine.scan import Fences, fences, scanner
 from bot.engine.tape import Tape
@@ -77,6 +79,7 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
     compounding: Literal["simple", "continuous"] = "simple"
     borrow_rate: float = 0.0
     closing_grace: Nanos = 5 * NS_PER_MINUTE
+    snapshot_every: int = 10_000
     close_hedges: bool = True
     jump_alarm: float | None = 0.05
     jump_freeze: float | None = 0.30
@@ -580,12 +583,12 @@ class Loop:
                     account.freeze(event.instrument, "corporate", text)
             self._alarm("corporate_unadjusted", text, underlying=bond.id, action="freeze")
 
-    def _schedule_bonds(self, now: Nanos) -> None:
-        """Coupons and maturities of every bond of the run; their shares' prices are sampled with the rest."""
+    def _schedule_bonds(self, now: Nanos, *, since: Nanos) -> None:
+        """Coupons and maturities of every bond of the run after `since`; their shares' prices are sampled with the rest."""
         for bond in self.universe:
             if isinstance(bond, ConvertibleBond):
                 self.valuation.slice(bond.underlying)
-        for due in bonds.dues(self.universe, now):
+        for due in bonds.dues(self.universe, since):
             self._at(max(due.ts, now), FIRST_LIFECYCLE, lambda due=due: self._bond_due(due))  # type: ignore[misc]  # bound now
 
     def _bond_due(self, due: bonds.Due) -> None:
@@ -784,6 +787,10 @@ class Loop:
 
     # ------------------------------------------------------------------ due instants
 
+    held_back = ""
+    """Why nobody may begin yet: the venue was not asked, the clock is not known; empty when nothing stands in the way."""
+    _recovered: Recovered | None = None
+    _snapped = 0
     _due_ts: Nanos = FOREVER
     _has_open_orders = False
     _closed_early = False
@@ -865,11 +872,36 @@ class Loop:
 
     # ------------------------------------------------------------------ start, grid, end
 
+    def recover(self, found: Recovered) -> None:
+        """Go on from what a journal said of these accounts; strategies begin again once everything held can be priced."""
+        if not found.records:
+            return
+        self._snapped = self.journal.seq - found.since_snapshot
+        if found.closed:
+            raise JournalError("the journal's session has ended: expected one to go on with, found its closing record")
+        if found.started_at is not None:
+            self._recovered = found
+            self.now = found.last_ts
+
+    def begin_if_ready(self) -> bool:
+        """Live: begin as soon as everything is known, at the instant that was just closed; True once begun."""
+        if self.started_at is None and self._open_ts != NEVER and self.now >= self.settings.start:
+            missing = self._ready_report = self.held_back or self._not_ready()
+            if not missing:
+                self._enter()
+        return self.started_at is not None
+
+    def _enter(self) -> None:
+        if self._recovered is None:
+            self._start(self.now)
+        else:
+            self._resume(self._recovered, self.now)
+
     def _try_start(self) -> None:
         """Begin the session if every leg and hedge instrument can be priced; else look again a report grid later."""
         if self.started_at is not None:
             return
-        missing = self._not_ready()
+        missing = self.held_back or self._not_ready()
         end = self.settings.end
         if missing:
             self._ready_report = missing
@@ -877,7 +909,7 @@ class Loop:
             if end is None or again < end:
                 self._at(again, START, self._try_start)
             return
-        self._start(self.now)
+        self._enter()
 
     @property
     def not_ready(self) -> str:
@@ -889,7 +921,7 @@ class Loop:
             if self.valuation.mark(key, self.now) is None:
                 return f"no price of {key}"
         quoted = self.valuation.settings.marks_at == "mid"
-        for opening in self.openings:
+        for opening in self.openings if self._recovered is None else self._held_now():
             k = self.universe.index(opening.instrument)
             contract = self.universe[k]
             bare = isinstance(contract, ConvertibleBond) and opening.mark is None
@@ -910,6 +942,57 @@ class Loop:
                 return f"no two-sided quote of {contract.id}, and no vol of it in the book to begin without one"
         return ""
 
+    def _held_now(self) -> list[Opening]:
+        """What the accounts hold after a restart, to be priced before anybody acts on it."""
+        vols = {opening.instrument: opening.vol for opening in self.openings}
+        held = {key for account in self.accounts for key in account.ledger.quantities()}
+        return [Opening(book="", instrument=key, quantity=Decimal(0), vol=vols.get(key)) for key in sorted(held)]
+
+    def _resume(self, found: Recovered, now: Nanos) -> None:
+        """Begin where the journal ended: holdings, orders, memories and timers are there, prices have come anew."""
+        assert found.started_at is not None
+        self.started_at = found.started_at
+        self.valuation.started(found.started_at)
+        for opening in self._held_now():
+            contract = self.universe.get(opening.instrument)
+            if isinstance(contract, OptionContract):
+                self.valuation.add(contract, now=now, vol=opening.vol)
+                if contract.settles <= now:
+                    text = f"{contract.id} settled at {iso(contract.settles)}, while nobody looked; a price of now is taken"
+                    self._alarm("settled_late", text, underlying=contract.underlying)
+                self._schedule_end(contract)
+        self._list_tradable(now)
+        self._schedule_bonds(now, since=found.last_ts)
+        self._last_accrual = found.last_ts
+        self._remark(now)
+        self._next_remark = now + self.settings.remark
+        for account in self.accounts:
+            self._take_up(account, now)
+        self._record()
+        self._sample(now, on_grid=True)
+        for number, slot in enumerate(s for account in self.accounts for s in account.slots):
+            self._begin(number, slot, now)
+        self._settle_in(now)
+
+    def _take_up(self, account: Account, now: Nanos) -> None:
+        """Let a simulated venue go on where it was: what is held there, and which orders are open."""
+        venue: object = account.in_loop
+        if isinstance(venue, HoldsPositions):
+            venue.open_positions(account.ledger.quantities())
+        for order_id in list(account.open_ids):
+            state = account.orders[order_id]
+            if isinstance(venue, TakesUp):
+                venue.take_up(state.order, filled=state.filled, fills=len(state.fill_ids), now=now)
+            elif account.in_loop is not None:
+                word = Cancelled(ts_recv=now, account=account.name, order_id=order_id, reason="the venue began anew")
+                account.hear(word, self._lot_of)
+        for strategy, ts, name in list(account.timers):
+            slot = next((slot for slot in account.slots if slot.strategy.name == strategy), None)
+            if slot is None:
+                account.timers.pop((strategy, ts, name))
+            else:
+                self.ring_at(slot, ts, name)
+
     def _start(self, now: Nanos) -> None:
         self.started_at = now
         self.valuation.started(now)
@@ -918,12 +1001,8 @@ class Loop:
             if isinstance(contract, OptionContract):
                 self.valuation.add(contract, now=now, vol=opening.vol)
                 self._schedule_end(contract)
-        for key in self.tradable:
-            contract = self.universe.get(key)
-            if isinstance(contract, OptionContract) and contract.expiry > now:
-                self.valuation.add(contract, now=now)
-                self._schedule_end(contract)
-        self._schedule_bonds(now)
+        self._list_tradable(now)
+        self._schedule_bonds(now, since=now)
         self._remark(now)
         self._next_remark = now + self.settings.remark
         for account in self.accounts:
@@ -932,11 +1011,23 @@ class Loop:
         self._sample(now, on_grid=True)
         for number, slot in enumerate(s for account in self.accounts for s in account.slots):
             self._begin(number, slot, now)
+        self._settle_in(now)
+
+    def _settle_in(self, now: Nanos) -> None:
+        """Everybody has begun: from now on there is a report grid, and an end."""
         if self.settings.end is not None:
             self._at(self.settings.end, END, self._end_session)
         self._at(now + self.settings.report_grid, SAMPLE, self._grid)
         self._dirty = 0  # whoever began has seen the first re-mark
         self._refresh_due()
+
+    def _list_tradable(self, now: Nanos) -> None:
+        """Strategies may choose from every listed option that has not expired."""
+        for key in self.tradable:
+            contract = self.universe.get(key)
+            if isinstance(contract, OptionContract) and contract.expiry > now:
+                self.valuation.add(contract, now=now)
+                self._schedule_end(contract)
 
     def _open(self, account: Account, now: Nanos) -> None:
         marks: dict[str, Decimal] = {}
@@ -954,8 +1045,13 @@ class Loop:
 
     def _begin(self, number: int, slot: Slot, now: Nanos) -> None:
         slot.view.now = now
+        strategy: object = slot.strategy
         try:
-            targets = slot.strategy.start(slot.view)
+            if self._recovered is not None and isinstance(strategy, Restores):
+                strategy.restore(slot.view, slot.account.memories.get(slot.strategy.name, b"null"))
+                targets: Sequence[Target] = ()
+            else:
+                targets = slot.strategy.start(slot.view)
             box = slot.strategy.quiet(slot.view)
         except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
             self._disable(slot, fault)
@@ -1226,6 +1322,12 @@ class Loop:
             alarm = getattr(fact, "alarm", None)
             if alarm is not None:
                 self.alarms.append(alarm)
+        if self.journal.seq - self._snapped >= self.settings.snapshot_every and self.started_at is not None:
+            self._snapped = self.journal.seq
+            facts += [
+                Snapshotted(account=account.name, state=state_of(account, started_at=self.started_at, closed=self.done))
+                for account in self.accounts
+            ]
         self.journal.append(self.now, self._tape_seen, facts)
         if self.bus:
             for fact in facts:
