@@ -50,6 +50,7 @@ from bot.engine import bonds, desk, limits
 from bot.engine.journal import (
     Adjusted,
     Alarmed,
+    Balanced,
     Ended,
     Executed,
     Fact,
@@ -70,6 +71,8 @@ from bot.engine.marks import NAN, Marks
 from bot.engine.valuation import Legs, Valuation
 
 ZERO = Decimal(0)
+ALL = ""
+"""The key under which everything is frozen: the disk, the clock, the lease."""
 OWNER = ""
 """The strategy name of positions the book file opened."""
 
@@ -262,7 +265,8 @@ class Account:
     def why_frozen(self, instrument: str) -> str:
         """Why no order in an instrument may leave: the account halted, it or its underlying frozen; else empty."""
         underlying = self.underlying_of(self.universe.get(instrument))
-        return self.halted or self.frozen.get(instrument, "") or self.frozen.get(underlying, "")
+        frozen = self.frozen
+        return self.halted or frozen.get(ALL, "") or frozen.get(instrument, "") or frozen.get(underlying, "")
 
     # ------------------------------------------------------------------ targets to orders
 
@@ -548,6 +552,16 @@ class Account:
         moved = price_move_value(self.universe.get(fill.instrument), fill.quantity, decided, fill.mid)
         if moved:
             self.delays.append(moved)
+
+    def balance(self, entry: Balanced, now: Nanos) -> None:
+        """Enter what a person says of a difference: a quantity into a book, at a price, without an order of ours."""
+        key = PositionKey(self.name, entry.book, OWNER, entry.instrument)
+        self.ledger.deliver(key, entry.quantity, entry.price, entry.price)
+        self.differences.pop(entry.instrument, None)
+        self.thaw(self.underlying_of(self.universe.get(entry.instrument)), f"reconcile {entry.instrument}")
+        self.pending.append(entry)
+        text = f"{entry.quantity:+f} {entry.instrument} entered into book {entry.book!r} at {entry.price}"
+        self.alarm(Alarm(code="balanced", text=text, ts=now, underlying=entry.instrument))
 
     # ------------------------------------------------------------------ ends and changes of what is held
 
@@ -849,7 +863,8 @@ class View:
 
     def frozen(self, underlying: str) -> str:
         """Why an underlying may not be traded, empty when it may."""
-        return self._account.halted or self._account.frozen.get(underlying, "")
+        frozen = self._account.frozen
+        return self._account.halted or frozen.get(ALL, "") or frozen.get(underlying, "")
 
     def is_open(self, instrument: str) -> bool:
         """True while the instrument's session trades, its closing instant included; unknown calendars are open."""

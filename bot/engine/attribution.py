@@ -18,8 +18,9 @@ inside the interval stops at the expiry. Intervals across a corporate action hav
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import msgspec
@@ -170,13 +171,14 @@ def _blocks(track: Track, s: Slice, count: int) -> list[Block]:
     each set that was held together, so that an overlay of decades is not valued as decades of all its contracts."""
     if len(s.contracts) <= ONE_BLOCK:
         weights = np.zeros((count, len(s.contracts)))
-        for rows, held in _runs(track, count):
-            weights[rows] = np.array([float(held.get(c.id, 0)) for c in s.contracts]) * s.multiplier
+        for j, contract in enumerate(s.contracts):
+            if contract.id in track.quantities:
+                weights[:, j] = track.quantities[contract.id].column(count) * s.multiplier[j]
         return [Block(slice(0, count), np.arange(len(s.contracts)), weights)] if weights.any() else []
     found: list[Block] = []
     together: list[tuple[slice, Floats]] = []
     rows_before: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-    for rows, held in [*_runs(track, count), (slice(count, count), {})]:
+    for rows, held in [*_runs(track, count, s.rows), (slice(count, count), {})]:
         pairs = sorted((s.rows[key], float(quantity)) for key, quantity in held.items() if key in s.rows and quantity)
         now = np.array([row for row, _ in pairs], dtype=np.int64)
         if together and (not np.array_equal(now, rows_before) or rows.start == count):
@@ -211,16 +213,13 @@ def _block_terms(
 
 def _bonds_held(track: Track, universe: Universe, count: int) -> list[ConvertibleBond]:
     """The convertibles an account held at any time, in order of id."""
-    held = sorted({key for _, quantities in _runs(track, count) for key in quantities})
+    held = [key for key, course in track.quantities.items() if course.column(count).any()]
     return [item for item in map(universe.get, held) if isinstance(item, ConvertibleBond)]
 
 
 def _quantities(track: Track, key: str, count: int) -> Floats:
     """Contracts held of one instrument over each interval. Shape: (intervals,)."""
-    out = np.zeros(count)
-    for rows, held in _runs(track, count):
-        out[rows] = float(held.get(key, 0))
-    return out
+    return track.quantities[key].column(count)
 
 
 def _bond_terms(
@@ -243,23 +242,31 @@ def _bond_terms(
 def _linear(track: Track, table: Table, universe: Universe, count: int) -> Floats:
     """Delta of the linear holdings over each interval; an inverse contract's is multiplier / price, falling with it."""
     out = np.zeros(count)
-    for rows, held in _runs(track, count):
-        for key, quantity in held.items():
-            item = universe.get(key)
-            if isinstance(item, OptionContract | ConvertibleBond):
-                continue
-            inverse = isinstance(item, Perpetual) and item.inverse
-            out[rows] += float(quantity * item.multiplier) / (table.prices[key][rows] if inverse else 1.0)
+    for key, course in track.quantities.items():
+        item = universe.get(key)
+        if isinstance(item, OptionContract | ConvertibleBond) or key not in table.prices:
+            continue
+        held = course.column(count, lambda quantity, m=item.multiplier: float(quantity * m))  # type: ignore[misc]  # bound now
+        inverse = isinstance(item, Perpetual) and item.inverse
+        out += np.where(held == 0.0, 0.0, held / (table.prices[key][:count] if inverse else 1.0))
     return out
 
 
-def _runs(track: Track, count: int) -> Iterator[tuple[slice, Mapping[str, Decimal]]]:
-    """Runs of intervals over which holdings did not change."""
-    states, start = track.states, 0
-    for stop in range(1, count + 1):
-        if stop == count or states[stop] is not states[start]:
-            yield slice(start, stop), states[start].quantities
-            start = stop
+def _runs(track: Track, count: int, among: Container[str]) -> Iterator[tuple[slice, Mapping[str, Decimal]]]:
+    """Runs of intervals over which the holdings of some instruments did not change."""
+    changes: dict[int, list[tuple[str, Decimal]]] = {0: []}
+    for key, course in track.quantities.items():
+        if key in among:
+            for at, quantity in zip(course.at, course.values, strict=True):
+                changes.setdefault(at, []).append((key, quantity))
+    starts = sorted(at for at in changes if at < count)
+    held: dict[str, Decimal] = {}
+    for start, stop in pairwise([*starts, count]):
+        for key, quantity in changes[start]:
+            held[key] = quantity
+            if not quantity:
+                del held[key]
+        yield slice(start, stop), dict(held)
 
 
 def _slice_terms(

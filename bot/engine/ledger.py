@@ -248,11 +248,10 @@ class Ledger:
             **known,
         )  # fmt: skip
 
-    def flows(self) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
-        """Flows at mid by (category, currency) and costs by (kind, currency), as floats for samples."""
-        at_mid = {(str(c), ccy): float(v) for c, by in self._at_mid.items() for ccy, v in by.items()}
-        costs = {(k, ccy): float(v) for k, by in self._costs.items() for ccy, v in by.items()}
-        return at_mid, costs
+    def amounts(self) -> list[tuple[tuple[str, str, str], Decimal]]:
+        """Flows at mid as (at_mid, category, currency) and costs as (cost, kind, currency), each with its sum so far."""
+        made = [(("at_mid", str(kind), c), v) for kind, by in self._at_mid.items() for c, v in by.items()]
+        return made + [(("cost", kind, c), v) for kind, by in self._costs.items() for c, v in by.items()]
 
     def costs(self) -> dict[str, dict[str, Decimal]]:
         """What trading cost by kind and currency: spread, commission, impact; and the interest received."""

@@ -8,16 +8,19 @@ paths, Greeks and attribution are computed afterwards, in array calls.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, overload
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.quiet import FOREVER
-from bot.domain.book import trade_value
+from bot.domain.book import Book, trade_value
 from bot.domain.instruments import ConvertibleBond, Instrument, OptionContract, Universe, settlement_currency
 from bot.domain.units import Nanos
 from bot.engine.account import Account
@@ -29,12 +32,10 @@ Floats = NDArray[np.float64]
 
 
 class AccountState(msgspec.Struct, frozen=True):
-    """An account's holdings, flows at mid by (category, currency), costs by currency, and count of fills."""
+    """An account's holdings at one sample, and its count of fills until then."""
 
     version: int
     quantities: Mapping[str, Decimal]
-    flows: Mapping[tuple[str, str], float]
-    costs: Mapping[tuple[str, str], float]
     fills: int
 
 
@@ -45,18 +46,60 @@ class Break(msgspec.Struct, frozen=True):
     what: str
 
 
+class Course(NamedTuple):
+    """How one number went: the samples at which it changed, the first at which it was known, and its values from there."""
+
+    at: list[int]
+    values: Sequence[Any]
+
+    def column(self, count: int, of: Callable[[Any], float] = float) -> Floats:
+        """The number at each of the first `count` samples, 0 before it was known. Shape: (count,)."""
+        out = np.zeros(count)
+        if not self.at or self.at[0] >= count:
+            return out
+        lengths = np.diff([*self.at, max(count, self.at[-1])])
+        out[self.at[0] :] = np.repeat([of(value) for value in self.values], lengths)[: count - self.at[0]]
+        return out
+
+
+class States(Sequence[AccountState]):
+    """An account's state at every sample, made when asked for."""
+
+    def __init__(self, quantities: Mapping[str, Course], versions: Sequence[int], fills: Sequence[int]) -> None:
+        self._quantities = quantities
+        self._versions = versions
+        self._fills = fills
+
+    def __len__(self) -> int:
+        return len(self._fills)
+
+    @overload
+    def __getitem__(self, index: int) -> AccountState: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[AccountState]: ...
+    def __getitem__(self, index: int | slice) -> AccountState | list[AccountState]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        sample = range(len(self))[index]
+        held = {}
+        for key in sorted(self._quantities):
+            course = self._quantities[key]
+            place = bisect_right(course.at, sample) - 1
+            if place >= 0 and course.values[place]:
+                held[key] = course.values[place]
+        return AccountState(self._versions[sample], held, self._fills[sample])
+
+
 class Track(msgspec.Struct, frozen=True, kw_only=True):
     """One account over all samples. Shape: pnl (n, 3) total, options, hedge; costs (n, 4) spread, commission, impact,
-    financing; both in the base currency."""
+    financing; both in the base currency. `quantities` are the contracts held by instrument, as they changed."""
 
     states: Sequence[AccountState]
+    quantities: Mapping[str, Course]
+    fills: Sequence[int]
+    """Fills up to each sample."""
     pnl: Floats
     costs: Floats
-
-    @property
-    def fills(self) -> list[int]:
-        """Fills up to each sample."""
-        return [state.fills for state in self.states]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +127,105 @@ class Kept(NamedTuple):
     rows: Mapping[str, NDArray[np.int64]]
 
 
+class _Stretch:
+    """A run of samples that keep the same: bid, ask and last of each, in one block that grows by doubling."""
+
+    def __init__(self, kept: Kept, start: int) -> None:
+        self.kept = kept
+        self.start = start
+        self.count = 0
+        self._block = np.empty((8, 3, len(kept.columns)))
+
+    def row(self) -> Floats:
+        """Where the next sample is written. Shape: (3, kept)."""
+        if self.count == len(self._block):
+            self._block = np.concatenate([self._block, np.empty_like(self._block)])
+        self.count += 1
+        row: Floats = self._block[self.count - 1]
+        return row
+
+    @property
+    def rows(self) -> slice:
+        """Its samples."""
+        return slice(self.start, self.start + self.count)
+
+    def values(self) -> Floats:
+        """What was kept. Shape: (samples, 3, kept)."""
+        return self._block[: self.count]
+
+
+class _Diary:
+    """What an account held, made and paid, as it changed; law: a change costs the same however many came before."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._version = -1
+        self._book: Book | None = None
+        self._book_version = -1
+        self._states = 0
+        self.state_of = array("q")
+        """By sample, the number of its state."""
+        self._versions = array("q")
+        self._fills = array("q")
+        self._quantities: dict[str, tuple[array[int], list[Decimal]]] = {}
+        self._money: dict[tuple[str, str, str], tuple[array[int], array[float]]] = {}
+        self._last: dict[tuple[str, str, str], Decimal] = {}
+
+    def note(self) -> None:
+        """The account as it stands belongs to the next sample."""
+        ledger = self._account.ledger
+        if self._version != ledger.version:
+            self._version = ledger.version
+            self._note_quantities(ledger.book)
+            for name, amount in ledger.amounts():
+                if self._last.get(name) is not amount:
+                    self._last[name] = amount
+                    at, values = self._money.setdefault(name, (array("q"), array("d")))
+                    at.append(self._states)
+                    values.append(float(amount))
+            self._versions.append(ledger.version)
+            self._fills.append(self._account.fill_count)
+            self._states += 1
+        self.state_of.append(self._states - 1)
+
+    def _note_quantities(self, book: Book) -> None:
+        names = (
+            book.changed_since(self._book_version) if book is self._book else [*book.instruments(), *self._quantities]
+        )
+        self._book, self._book_version = book, book.version
+        for name in names:
+            at, values = self._quantities.setdefault(name, (array("q"), []))
+            at.append(self._states)
+            values.append(book.quantity(name))
+
+    def quantities(self) -> dict[str, Course]:
+        """Contracts by instrument over the samples."""
+        return {key: self._course(at, values) for key, (at, values) in sorted(self._quantities.items())}
+
+    def money(self) -> dict[tuple[str, str, str], Course]:
+        """Amounts by (at_mid or cost, kind, currency) over the samples, in the order they first moved."""
+        return {key: self._course(at, values) for key, (at, values) in self._money.items()}
+
+    def versions(self) -> list[int]:
+        """The ledger's version at each sample."""
+        return [self._versions[state] for state in self.state_of]
+
+    def fills(self) -> list[int]:
+        """Fills up to each sample."""
+        return [self._fills[state] for state in self.state_of]
+
+    def _course(self, at: array[int], values: Sequence[Any]) -> Course:
+        """By sample; of several changes between two samples the last counts, one after the last sample does not."""
+        samples = np.searchsorted(np.asarray(self.state_of), np.asarray(at, dtype=np.int64)).tolist()
+        kept: dict[int, Any] = dict(zip(samples, values, strict=True))
+        kept.pop(len(self.state_of), None)
+        return Course(list(kept), list(kept.values()))
+
+
+NO_RATES: Final[Mapping[str, float]] = MappingProxyType({})
+NO_GAUGES: Final[Mapping[tuple[str, str, str], float]] = MappingProxyType({})
+
+
 class Sampler:
     """Collects samples; `table` turns them into columns."""
 
@@ -96,19 +238,21 @@ class Sampler:
         self._accounts = list(accounts)
         self._base = base_currency
         self._foreign = sorted({settlement_currency(i) for i in universe} - {base_currency})
-        self.instants: list[Nanos] = []
-        self._grid: list[bool] = []
+        self.instants: array[int] = array("q")
+        self._grid = bytearray()
         self._kept = Kept(np.empty(0, dtype=np.int64), {})
-        self._kept_for: tuple[tuple[int, ...], Nanos] = ((), 0)
+        self._kept_until: Nanos = 0
+        self._seen: list[tuple[Book, int]] = []
         self._linear: tuple[int, list[int]] = (0, [])
         self._alive: dict[str, OptionContract] = {}
-        self._keeps: list[Kept] = []
-        self._rows: list[tuple[Floats, Floats, Floats]] = []
+        self._stretches: list[_Stretch] = []
+        self._vol_of = array("q")
         self._vols: list[dict[str, Floats]] = []
         self._slopes: list[dict[str, Floats]] = []
-        self._rates: list[dict[str, float]] = []
-        self._gauges: list[dict[tuple[str, str, str], float]] = []
-        self._states: dict[str, list[AccountState]] = {account.name: [] for account in accounts}
+        self._vols_for: tuple[Kept | None, list[int]] = (None, [])
+        self._rates: list[Mapping[str, float]] = []
+        self._gauges: list[Mapping[tuple[str, str, str], float]] = []
+        self._diaries = {account.name: _Diary(account) for account in accounts}
         self.breaks: list[Break] = []
         self._spots: dict[str, Floats] = {}
         self._table: Table | None = None
@@ -120,24 +264,25 @@ class Sampler:
         """Add a sample, or replace the last when it stands at the same instant and no break lies between."""
         broken = bool(self.breaks) and self.breaks[-1].sample == len(self.instants)
         if self.instants and self.instants[-1] == now and not broken:
-            on_grid = on_grid or self._grid[-1]
+            on_grid = on_grid or bool(self._grid[-1])
             self._drop_last()
         kept = self._keep(now)
-        slices = self._valuation.slices
+        self._keep_marks(kept)
+        self._vol_of.append(self._vols_now(kept))
         self.instants.append(now)
         self._grid.append(on_grid)
-        self._keeps.append(kept)
-        self._rows.append(self._marks_of(kept))
-        self._vols.append({key: slices[key].vol[rows] for key, rows in kept.rows.items()})
-        self._slopes.append(
-            {key: slices[key].slope[rows] for key, rows in kept.rows.items() if slices[key].smile_moves}
+        if self._foreign:
+            self._rates.append({currency: _rate(convert(currency)) for currency in self._foreign})
+        self._gauges.append(
+            {(a.name, *key): v for a in self._accounts for key, v in a.gauges.items()}
+            if any(a.gauges for a in self._accounts)
+            else NO_GAUGES
         )
-        self._rates.append({currency: _rate(convert(currency)) for currency in self._foreign})
-        self._gauges.append({(a.name, *key): v for a in self._accounts for key, v in a.gauges.items()})
-        for account in self._accounts:
-            self._follow(account)
+        for diary in self._diaries.values():
+            diary.note()
         self._table = None
-        self._spots.clear()
+        if self._spots:
+            self._spots.clear()
 
     def mark_break(self, what: str) -> None:
         """Say that the next sample restarts the story."""
@@ -145,15 +290,15 @@ class Sampler:
 
     def _keep(self, now: Nanos) -> Kept:
         """What this sample keeps: all that is linear, and the options that were ever held and live."""
-        versions = (len(self._universe), *(account.ledger.version for account in self._accounts))
-        if versions == self._kept_for[0] and now < self._kept_for[1]:
+        if now < self._kept_until and self._linear[0] == len(self._universe) and not self._joined():
             return self._kept
-        for account in self._accounts:
-            for key in account.ledger.quantities():
-                item = self._universe.get(key)
-                if isinstance(item, OptionContract):
-                    self._alive.setdefault(key, item)
         self._alive = {key: item for key, item in self._alive.items() if item.settles >= now}
+        for account in self._accounts:
+            for key in account.ledger.book.instruments():
+                item = self._universe.get(key)
+                if isinstance(item, OptionContract) and item.settles >= now:
+                    self._alive.setdefault(key, item)
+        self._seen = [(account.ledger.book, account.ledger.book.version) for account in self._accounts]
         if self._linear[0] != len(self._universe):
             linear = [k for k, item in enumerate(self._universe) if not isinstance(item, OptionContract)]
             self._linear = (len(self._universe), linear)
@@ -162,40 +307,67 @@ class Sampler:
             key: np.array(sorted(s.rows[c] for c in self._alive if c in s.rows), dtype=np.int64)
             for key, s in self._valuation.slices.items()
         }
-        self._kept_for = (versions, min((item.settles + 1 for item in self._alive.values()), default=FOREVER))
+        self._kept_until = min((item.settles + 1 for item in self._alive.values()), default=FOREVER)
         same = np.array_equal(columns, self._kept.columns) and rows.keys() == self._kept.rows.keys()
         if not same or any(not np.array_equal(found, self._kept.rows[key]) for key, found in rows.items()):
             self._kept = Kept(columns, rows)
         return self._kept
 
-    def _marks_of(self, kept: Kept) -> tuple[Floats, Floats, Floats]:
+    def _joined(self) -> bool:
+        """True when some account's options may be others than when last looked at."""
+        for number, account in enumerate(self._accounts):
+            book, version = self._seen[number]
+            now = account.ledger.book
+            if now is book and now.version == version:
+                continue
+            if now is not book or any(
+                isinstance(self._universe.get(key), OptionContract) for key in now.changed_since(version)
+            ):
+                return True
+            self._seen[number] = (now, now.version)
+        return len(self._valuation.slices) != len(self._kept.rows)
+
+    def _keep_marks(self, kept: Kept) -> None:
         """Bid, ask and last of what is kept; an option that joins without a quote has the last good one a re-mark saw."""
-        marks, k = self._marks, kept.columns
-        bid, ask, last = marks.bid_view[k], marks.ask_view[k], marks.last_view[k]
-        before = self._keeps[-2] if len(self._keeps) > 1 else None
+        before = self._stretches[-1].kept if self._stretches else None
+        if before is not kept:
+            self._stretches.append(_Stretch(kept, len(self.instants)))
+        marks, k, row = self._marks, kept.columns, self._stretches[-1].row()
+        marks.bid_view.take(k, out=row[0], mode="clip")
+        marks.ask_view.take(k, out=row[1], mode="clip")
+        marks.last_view.take(k, out=row[2], mode="clip")
         if before is None or before is kept:
-            return bid, ask, last
+            return
+        bid, ask = row[0], row[1]
         for key, rows in kept.rows.items():
             s = self._valuation.slices[key]
             joined = rows[~np.isin(s.columns[rows], before.columns)]
             at = np.searchsorted(k, s.columns[joined])
             blank = ~(bid[at] <= ask[at]) & (s.seen_bid[joined] <= s.seen_ask[joined])
             bid[at[blank]], ask[at[blank]] = s.seen_bid[joined[blank]], s.seen_ask[joined[blank]]
-        return bid, ask, last
 
-    def _follow(self, account: Account) -> None:
-        states = self._states[account.name]
-        ledger = account.ledger
-        if states and states[-1].version == ledger.version:
-            states.append(states[-1])
-            return
-        flows, costs = ledger.flows()
-        states.append(AccountState(ledger.version, ledger.quantities(), flows, costs, account.fill_count))
+    def _vols_now(self, kept: Kept) -> int:
+        """The number of the present vols and slopes of what is kept, noted anew when one changed."""
+        slices = self._valuation.slices
+        versions = [s.vol_version for s in slices.values()]
+        if self._vols_for[0] is not kept or self._vols_for[1] != versions:
+            self._vols_for = kept, versions
+            self._vols.append({key: slices[key].vol[rows] for key, rows in kept.rows.items()})
+            self._slopes.append(
+                {key: slices[key].slope[rows] for key, rows in kept.rows.items() if slices[key].smile_moves}
+            )
+        return len(self._vols) - 1
 
     def _drop_last(self) -> None:
-        columns: list[list[Any]] = [self.instants, self._grid, self._keeps, self._rows, self._vols, self._slopes]
-        for column in (*columns, self._rates, self._gauges, *self._states.values()):
+        last = self._stretches[-1]
+        last.count -= 1
+        if not last.count:
+            self._stretches.pop()
+        columns: list[Any] = [self.instants, self._grid, self._vol_of, self._gauges]
+        for column in (*columns, *(diary.state_of for diary in self._diaries.values())):
             column.pop()
+        if self._foreign:
+            self._rates.pop()
 
     # ------------------------------------------------------------------ afterwards
 
@@ -214,7 +386,8 @@ class Sampler:
         slopes = {
             key: self._contract_columns(self._slopes, key, rows[key]) for key, s in slices.items() if s.smile_moves
         }
-        held = {key for states in self._states.values() for state in _distinct(states) for key in state.quantities}
+        quantities = {name: diary.quantities() for name, diary in self._diaries.items()}
+        held = {key for courses in quantities.values() for key, course in courses.items() if any(course.values)}
         tracked = sorted(held | set(slices))
         prices: dict[str, Floats] = {}
         for key in tracked:
@@ -230,10 +403,10 @@ class Sampler:
             if isinstance(item, OptionContract):
                 part = parts[item.underlying]
                 prices[key] = self._option_path(item, part, instants, vols[item.underlying])
-        tracks = {name: self._track(states, prices) for name, states in self._states.items()}
+        tracks = {name: self._track(self._diaries[name], courses, prices) for name, courses in quantities.items()}
         return Table(
             instants=instants,
-            grid=np.asarray(self._grid, dtype=bool),
+            grid=np.frombuffer(bytes(self._grid), dtype=np.bool_),
             prices=prices,
             vols=vols,
             slopes=slopes,
@@ -245,26 +418,17 @@ class Sampler:
 
     def _rows_of(self, key: str) -> NDArray[np.int64]:
         """The rows of a slice that some sample kept, in order."""
-        known = [kept.rows[key] for kept, _ in self._stretches() if key in kept.rows]
+        known = [stretch.kept.rows[key] for stretch in self._stretches if key in stretch.kept.rows]
         return np.unique(np.concatenate(known)) if known else np.empty(0, dtype=np.int64)
-
-    def _stretches(self) -> list[tuple[Kept, slice]]:
-        """Runs of samples that keep the same."""
-        found: list[tuple[Kept, slice]] = []
-        start = 0
-        for stop in range(1, len(self._keeps) + 1):
-            if stop == len(self._keeps) or self._keeps[stop] is not self._keeps[start]:
-                found.append((self._keeps[start], slice(start, stop)))
-                start = stop
-        return found
 
     def _column(self, which: int, k: int) -> Floats:
         """Bid, ask or last of one instrument over the samples, NaN where it was not kept. Shape: (samples,)."""
-        out = np.full(len(self._rows), math.nan)
-        for kept, stretch in self._stretches():
-            at = int(np.searchsorted(kept.columns, k))
-            if at < len(kept.columns) and kept.columns[at] == k:
-                out[stretch] = [row[which][at] for row in self._rows[stretch]]
+        out = np.full(len(self.instants), math.nan)
+        for stretch in self._stretches:
+            columns = stretch.kept.columns
+            at = int(np.searchsorted(columns, k))
+            if at < len(columns) and columns[at] == k:
+                out[stretch.rows] = stretch.values()[:, which, at]
         return out
 
     def _mids(self, k: int) -> Floats:
@@ -272,15 +436,21 @@ class Sampler:
         with np.errstate(invalid="ignore"):
             return np.where(bids <= asks, 0.5 * (bids + asks), math.nan)
 
-    def _contract_columns(self, samples: Sequence[Mapping[str, Floats]], key: str, rows: NDArray[np.int64]) -> Floats:
+    def _contract_columns(self, noted: Sequence[Mapping[str, Floats]], key: str, rows: NDArray[np.int64]) -> Floats:
         """What samples keep by contract of one underlying, NaN before it was kept, the last after. Shape: (samples, rows)."""
-        out = np.full((len(samples), len(rows)), math.nan)
-        for kept, stretch in self._stretches():
-            if stretch.start:
-                out[stretch] = out[stretch.start - 1]
-            if key in kept.rows and len(kept.rows[key]):
-                at = np.searchsorted(rows, kept.rows[key])
-                out[stretch, at] = np.stack([row[key] for row in samples[stretch]])
+        out = np.full((len(self.instants), len(rows)), math.nan)
+        number = np.asarray(self._vol_of)
+        for stretch in self._stretches:
+            samples = stretch.rows
+            if samples.start:
+                out[samples] = out[samples.start - 1]
+            kept = stretch.kept.rows.get(key)
+            if kept is None or not len(kept):
+                continue
+            at = np.searchsorted(rows, kept)
+            first = int(number[samples.start])
+            known = np.stack([noted[n][key] for n in range(first, int(number[samples.stop - 1]) + 1)])
+            out[samples, at] = known[number[samples] - first]
         return out
 
     def _option_path(self, item: OptionContract, part: Slice, instants: NDArray[np.int64], vols: Floats) -> Floats:
@@ -298,7 +468,7 @@ class Sampler:
     def spot_path(self, underlying: str) -> Floats:
         """The price options on an underlying are valued at, at every sample, carried. Shape: (samples,)."""
         known = self._spots.get(underlying)
-        if known is None or len(known) != len(self._rows):
+        if known is None or len(known) != len(self.instants):
             k = self._valuation.slice(underlying).price_column
             known = self._valuation.price_path(underlying, self._mids(k), self._column(2, k), valued=True)
             self._spots[underlying] = known
@@ -308,43 +478,50 @@ class Sampler:
         names = sorted({key for row in self._gauges for key in row})
         return {key: np.array([row.get(key, math.nan) for row in self._gauges]) for key in names}
 
-    def _track(self, states: Sequence[AccountState], prices: Mapping[str, Floats]) -> Track:
-        n = len(states)
+    def _track(self, diary: _Diary, quantities: Mapping[str, Course], prices: Mapping[str, Floats]) -> Track:
+        n = len(self.instants)
+        money = diary.money()
         pnl, costs = np.zeros((n, 3)), np.zeros((n, 4))
-        start = 0
-        for stop in range(1, n + 1):
-            if stop < n and states[stop] is states[start]:
-                continue
-            rows = slice(start, stop)
-            pnl[rows, 1], pnl[rows, 2] = self._at_mid(states[start], prices, rows)
-            for j, name in enumerate(("spread_cost", "commission", "impact", "financing")):
-                costs[rows, j] = self._in_base(states[start].costs, name, rows)
-            start = stop
+        pnl[:, 1], pnl[:, 2] = self._at_mid(money, quantities, prices)
+        for j, name in enumerate(("spread_cost", "commission", "impact", "financing")):
+            costs[:, j] = self._in_base(money, "cost", name)
         pnl[:, 0] = pnl[:, 1] + pnl[:, 2] - costs[:, 0] - costs[:, 1] - costs[:, 2] + costs[:, 3]
-        return Track(states=states, pnl=pnl, costs=costs)
+        fills = diary.fills()
+        states = States(quantities, diary.versions(), fills)
+        return Track(states=states, quantities=quantities, fills=fills, pnl=pnl, costs=costs)
 
-    def _at_mid(self, state: AccountState, prices: Mapping[str, Floats], rows: slice) -> tuple[Floats, Floats]:
-        made = {name: self._in_base(state.flows, name, rows) for name in ("options", "hedge")}
-        for key, quantity in state.quantities.items():
+    def _at_mid(
+        self,
+        money: Mapping[tuple[str, str, str], Course],
+        quantities: Mapping[str, Course],
+        prices: Mapping[str, Floats],
+    ) -> tuple[Floats, Floats]:
+        made = {name: self._in_base(money, "at_mid", name) for name in ("options", "hedge")}
+        for key, course in quantities.items():
+            if key not in prices:  # never held at a sample
+                continue
             item = self._universe.get(key)
-            value = float_value(item, float(quantity), prices[key][rows])
-            made[category_of(item)] = made[category_of(item)] + value * self._rate_path(settlement_currency(item), rows)
+            held = course.column(len(self.instants))
+            value = float_value(item, held, prices[key]) * self._rate_path(settlement_currency(item))
+            made[category_of(item)] = made[category_of(item)] + np.where(held == 0.0, 0.0, value)
         return made["options"], made["hedge"]
 
-    def _in_base(self, amounts: Mapping[tuple[str, str], float], name: str, rows: slice) -> Floats:
-        total = np.zeros(rows.stop - rows.start)
-        for (kind, currency), amount in amounts.items():
-            if kind == name and amount:
-                total = total + amount * self._rate_path(currency, rows)
+    def _in_base(self, money: Mapping[tuple[str, str, str], Course], what: str, name: str) -> Floats:
+        total = np.zeros(len(self.instants))
+        for (where, kind, currency), course in money.items():
+            if (where, kind) != (what, name):
+                continue
+            amount = course.column(len(self.instants))
+            total = total + np.where(amount == 0.0, 0.0, amount * self._rate_path(currency))
         return total
 
-    def _rate_path(self, currency: str, rows: slice) -> Floats | float:
+    def _rate_path(self, currency: str) -> Floats | float:
         if currency == self._base:
             return 1.0
-        return np.array([row.get(currency, math.nan) for row in self._rates[rows]])
+        return np.array([row.get(currency, math.nan) for row in self._rates])
 
 
-def float_value(item: Instrument, quantity: float, price: Floats) -> Floats:
+def float_value(item: Instrument, quantity: float | Floats, price: Floats) -> Floats:
     """The value of contracts at each price, in the settlement currency: the float twin of `trade_value`."""
     one = trade_value(item, Decimal(1), Decimal(1))
     if one < 0:  # an inverse contract: -q m / price
@@ -358,8 +535,3 @@ def _is_all(rows: NDArray[np.int64], s: Slice) -> bool:
 
 def _rate(rate: Decimal | None) -> float:
     return math.nan if rate is None else float(rate)
-
-
-def _distinct(states: Sequence[AccountState]) -> list[AccountState]:
-    seen: dict[int, AccountState] = {state.version: state for state in states}
-    return list(seen.values())

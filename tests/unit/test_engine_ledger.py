@@ -170,8 +170,8 @@ def test_funding_is_paid_by_longs_in_the_settlement_currency(contract: Perpetual
         run.play([quote(contract.id, 0, 100.0, 100.0), quote(contract.id, 1, 100.0, 100.0)], finish=False)
         run.loop.take(Funding(ts_recv=START + MINUTE, instrument=contract.id, rate=rate), "a")
         currency = contract.settlement_currency or "USD"
-        costs = run.account.ledger.flows()[1]
-        assert costs["financing", currency] == pytest.approx(float(paid) * side)
+        amounts = dict(run.account.ledger.amounts())
+        assert float(amounts["cost", "financing", currency]) == pytest.approx(float(paid) * side)
 
 
 def test_funding_without_a_price_is_alarmed_not_guessed() -> None:
