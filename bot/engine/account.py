@@ -31,7 +31,7 @@ from bot.core.events import (
 from bot.core.ports import Broker, Chain, Figures, InLoopBroker, Restores, Strategy, UnderlyingRisk
 from bot.core.quiet import QuietBox
 from bot.domain.book import Book, PositionKey, trade_value
-from bot.domain.calendar import Sessions
+from bot.domain.calendar import Pause, Sessions
 from bot.domain.instruments import (
     ConvertibleBond,
     Future,
@@ -163,6 +163,8 @@ class Account:
         self.targets: dict[tuple[str, str], Decimal] = {}
         self.opened: dict[tuple[str, str], Decimal] = {}
         self.frozen: dict[str, str] = {}
+        self.halts: dict[str, Pause] = {}
+        """The last halt of each instrument that its venue told of."""
         self.causes: dict[str, dict[str, str]] = {}
         self.refusals: dict[str, int] = {}
         self.skips: dict[str, int] = {}
@@ -865,6 +867,17 @@ class View:
         """Why an underlying may not be traded, empty when it may."""
         frozen = self._account.frozen
         return self._account.halted or frozen.get(ALL, "") or frozen.get(underlying, "")
+
+    def pause(self, instrument: str) -> Pause | None:
+        """The stretch without trading that is on or comes next by the instrument's calendar; None where none is known."""
+        sessions = self._account.sessions.get(self.universe.get(instrument).calendar)
+        return None if sessions is None else sessions.pause_at(self.now)
+
+    def last_halt(self, instrument: str) -> Pause | None:
+        """The last halt of an instrument, or of its underlying, that its venue told of."""
+        halts = self._account.halts
+        own = halts.get(instrument)
+        return own if own is not None else halts.get(self._account.underlying_of(self.universe.get(instrument)))
 
     def is_open(self, instrument: str) -> bool:
         """True while the instrument's session trades, its closing instant included; unknown calendars are open."""

@@ -38,12 +38,13 @@ from bot.core.ports import Follows, Halts, HearsCorporate, HearsNotices, HoldsPo
 from bot.core.quiet import FOREVER, UNTIL_TIMER, QuietBox
 from bot.domain import costs
 from bot.domain.book import PositionKey
+from bot.domain.calendar import Pause
 from bot.domain.instruments import ConvertibleBond, OptionContract, Spot, Universe, settlement_currency
 from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
 from bot.engine import bonds
 from bot.engine.account import Account, Slot
-from bot.engine.journal import Asked, Closed, Controlled, Fact, JournalWriter, Snapshotted, Started
+from bot.engine.journal import Asked, Balanced, Closed, Controlled, Fact, JournalWriter, Snapshotted, Started
 from bot.engine.marks import NAN, Marks
 from bot.engine.outbox import Outbox
 from bot.engine.recovery import Recovered, state_of
@@ -93,6 +94,19 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     quantity: Decimal
     mark: Decimal | None = None
     vol: float | None = None
+
+
+class BalanceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person says of a difference, as the argument of a `balance` control: JSON of these."""
+
+    book: str
+    instrument: str
+    quantity: Decimal
+    price: Decimal
+
+    def __post_init__(self) -> None:
+        if not (self.quantity.is_finite() and self.price.is_finite() and self.price >= 0):
+            raise ValueError(f"expected a finite quantity and a price from 0, found {self.quantity} at {self.price}")
 
 
 class Loop:
@@ -481,9 +495,13 @@ class Loop:
         for account in self.accounts:
             if halted:
                 account.freeze(instrument, "halted", f"{instrument} is halted")
+                account.halts[instrument] = Pause(self.now, FOREVER, halt=True)
             else:
                 account.thaw(instrument, "halted")
+                began = account.halts.get(instrument)
+                account.halts[instrument] = Pause(self.now if began is None else began.start, self.now, halt=True)
             self._hold_venue(account, instrument)
+        self._end_boxes()  # whoever has a plan for halts looks at the next price
 
     def _control(self, item: Control) -> None:
         for account in self.accounts:
@@ -492,8 +510,23 @@ class Loop:
             elif item.verb == "resume":
                 account.halted = ""
             account.pending.append(Controlled(account=account.name, verb=item.verb, argument=item.argument))
+        if item.verb == "balance":
+            self._balance(item)
         if item.verb == "stop" and self.started_at is not None and not self._ending:
             self._end_session()
+
+    def _balance(self, item: Control) -> None:
+        """Enter a person's explanation of a difference with the venue; one that cannot be read changes nothing."""
+        account = self.accounts[0]
+        try:
+            entry = msgspec.json.decode(item.argument, type=BalanceEntry)
+            self.universe.get(entry.instrument)
+        except (msgspec.MsgspecError, KeyError, ValueError) as fault:
+            self._alarm("not_balanced", f"balance entry {item.argument!r}: {fault}")
+            return
+        account.balance(
+            Balanced(account=account.name, operator=item.operator, **msgspec.structs.asdict(entry)), self.now
+        )
 
     def _adjust(self, event: Corporate) -> None:
         """Convert marks and holdings; the samples before and after stand on either side of a break."""
@@ -1309,6 +1342,10 @@ class Loop:
     def _alarm(self, code: str, text: str, *, underlying: str = "", action: str = "none") -> None:
         alarm = Alarm(code=code, text=text, ts=self.now, underlying=underlying, action=action)
         self.accounts[0].alarm(alarm)
+
+    def record(self) -> None:
+        """Put on the record what accounts have to say, outside a step of the loop's own."""
+        self._record()
 
     def _record(self) -> None:
         """Append the step's facts as one record."""
