@@ -175,6 +175,19 @@ def is_cut(lo: float, hi: float, least: float, most: float) -> bool:
     return (lo <= most) & (hi >= least) & (not ((lo <= least) & (hi >= most)))
 
 
+@compiled(numba.types.void(_IN, _IN, _f64, _f64, _OUT))
+def carry(
+    spot: NDArray[np.float64],
+    after: NDArray[np.float64],
+    discount: float,
+    discount_after: float,
+    state: NDArray[np.float64],
+) -> None:
+    """The move after a date on which nobody does anything, as `step` makes it. Shape: spot, after (paths,); state as there."""
+    for j in range(spot.shape[0]):
+        state[GAINS + j] += state[HELD + j] * (discount_after * after[j] - discount * spot[j])
+
+
 @compiled(_STEP)
 def step(
     spot: NDArray[np.float64],

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.core.ports import BandInput, HedgePolicy, LegInput, Prepares, ShapesDelta
+from bot.core.ports import Band, BandInput, HedgePolicy, LegInput, Prepares, ShapesDelta
 from bot.domain.units import NEVER, NS_PER_YEAR, decimal_of
 from bot.lab.problem import Problem, Row
 from bot.lab.scenarios import BLOCK, Scenarios
@@ -355,6 +355,9 @@ def _hedge_block(
                 d.now, d.spot, want, held, d.gamma, d.tau, d.vol, problem.rate, 1.0, problem.cost, last_ts, last_spot
             )
         )
+        if is_line(band):
+            kernels.carry(d.spot, d.after, d.discount, d.discount_after, state)
+            continue
         lo, hi = _column(band.lo, width), _column(band.hi, width)
         free = d.i == 0 and not problem.charge_open
         step(
@@ -430,6 +433,14 @@ def leg_input(d: Date, problem: Problem, weight: Floats) -> LegInput:
         net_gamma=d.gamma[:, None],
         cost=problem.cost,
     )
+
+
+def is_line(band: Band) -> bool:
+    """True for the whole line said by a number for all (`strategies.policies.bands.whole_line`): nobody does anything."""
+    lo, hi = np.asarray(band.lo), np.asarray(band.hi)
+    if any(lo.strides) or any(hi.strides) or not (lo.size and hi.size):
+        return False
+    return bool(lo.flat[0] == -INF and hi.flat[0] == INF)
 
 
 def _column(value: Any, width: int) -> Floats:

@@ -704,11 +704,7 @@ class Solution:
         Units of the underlying; beyond the grid of prices its last band, and never beyond the deltas the book can have.
         Errors: ValueError for a date outside 0..N-1 or a spot that is not above 0.
         """
-        one, other = self._look_up((self.low, self.high), date_index, spot)
-        if isinstance(one, float):
-            return min(one, other), max(one, other)
-        # Between two rows the cubic of one edge may pass that of the other where the band is narrow and steep.
-        return np.minimum(one, other), np.maximum(one, other)
+        return self._look_up((self.low, self.high), date_index, spot)
 
     def targets(self, date_index: Any, spot: Any) -> tuple[Any, Any]:
         """(up to, down to): the holdings at which buying from below, and selling from above, stops. Shape: as `band`."""
@@ -722,19 +718,53 @@ class Solution:
         lo, hi = self.band(date_index, spots)
         return lo, hi, self.targets(date_index, spots)
 
-    def _look_up(self, tables: tuple[Array, Array], date_index: Any, spot: Any) -> list[Any]:
+    def _look_up(self, tables: tuple[Array, Array], date_index: Any, spot: Any) -> tuple[Any, Any]:
+        """Two tables at dates and spots, as a pair in order: between two rows the cubic of one edge may pass the other's."""
+        dates = np.asarray(date_index)
+        if np.any((dates < 0) | (dates >= self.dates)):
+            raise ValueError(f"exact: date_index: expected 0..{self.dates - 1}, found {date_index!r}")
+        if dates.ndim == 0:
+            return self._at_one_date(tables, int(dates), spot)
+        dates, spots = np.broadcast_arrays(dates, np.asarray(spot, dtype=np.float64))
+        low, high = np.empty((2, *dates.shape))
+        for date in np.unique(dates).tolist():
+            here = dates == date
+            low[here], high[here] = self._at_one_date(tables, date, spots[here])
+        return low, high
+
+    def place(self, spots: Array, drift: float) -> Array:
+        """Where prices lie between the tables' rows, those at either end standing for all beyond. Shape: as spots."""
+        x = np.log(spots / self.problem.spot) - drift
+        return np.asarray(np.clip((x - self._x_0) / self._dx, 0.0, self.low.shape[1] - 1.0))
+
+    def _at_one_date(self, tables: tuple[Array, Array], date: int, spot: Any) -> tuple[Any, Any]:
+        """The same at one date, compiled; the compiler is imported by those who ask."""
+        from bot.pricing import exact_lookup_kernels as kernels  # noqa: PLC0415  as said
+
         problem = self.problem
-        dates, spots = np.broadcast_arrays(np.asarray(date_index), np.asarray(spot, dtype=np.float64))
-        if np.any((dates < 0) | (dates >= problem.dates)):
-            raise ValueError(f"exact: date_index: expected 0..{problem.dates - 1}, found {date_index!r}")
-        if not np.all(spots > 0.0):
+        one, other = tables[0][date], tables[1][date]
+        time = date * problem.step
+        drift, grown = (problem.rate - problem.dividend) * time, math.exp(problem.dividend * time)
+        rest = problem.spot, drift, self._x_0, self._dx, grown, self.lots
+        if np.ndim(spot) == 0:
+            price = float(spot)
+            if not price > 0.0:
+                raise ValueError(f"exact: spot: expected above 0, found {spot!r}")
+            return kernels.pair_of(one, other, price, *rest)
+        spots = np.ascontiguousarray(spot, dtype=np.float64)
+        low, high = np.empty((2, *spots.shape))
+        if not kernels.pairs_of(one, other, spots.reshape(-1), *rest, low.reshape(-1), high.reshape(-1)):
             raise ValueError(f"exact: spot: expected above 0, found {spot!r}")
-        times = dates * problem.step
-        x = np.log(spots / problem.spot) - (problem.rate - problem.dividend) * times
-        place = np.clip((x - self._x_0) / self._dx, 0.0, self.low.shape[1] - 1.0)
-        grown = np.exp(problem.dividend * times)
-        found = [grown * _between_rows(table, dates, place, nearest=self.lots) for table in tables]
-        return found if np.ndim(found[0]) else [float(one) for one in found]
+        return low, high
+
+
+def read_pair(solution: Solution, tables: tuple[Array, Array], date: int, spots: Array) -> tuple[Array, Array]:
+    """Two tables of a date at spots, as a pair in order: the readable twin of `exact_lookup_kernels`. Shape: as spots."""
+    problem, time = solution.problem, date * solution.problem.step
+    place = solution.place(spots, (problem.rate - problem.dividend) * time)
+    grown = math.exp(problem.dividend * time)
+    one, other = (grown * _between_rows(table, np.asarray(date), place, nearest=solution.lots) for table in tables)
+    return np.minimum(one, other), np.maximum(one, other)
 
 
 def _between_rows(table: Array, dates: NDArray[Any], place: Array, *, nearest: bool) -> Array:

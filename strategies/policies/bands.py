@@ -7,6 +7,7 @@ than anyone could trade on, so that no answer is ever NaN for a known state.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import numpy as np
@@ -19,6 +20,8 @@ TINY: Final = 1e-300
 SHORTEST: Final = 1e-9
 """Years (32 ms): the least time to expiry a formula is asked for."""
 LEAST_VOL: Final = 1e-6
+LINE: Final = Band(-INF, INF)
+"""The whole line, as numbers."""
 
 To: TypeAlias = Literal["edge", "centre"]
 
@@ -36,9 +39,22 @@ def is_due(x: BandInput, length: Nanos) -> Any:
 
 def point_where(due: Any, value: Any) -> Band:
     """The point `value` where something is due, the whole line elsewhere. Shape: due and value broadcast."""
-    if np.ndim(due) == 0 and np.ndim(value) == 0:
-        return Band(value, value) if due else Band(-INF, INF)
+    if np.all(due):
+        return Band(value, value)
+    if not np.any(due):
+        return whole_line(value)
     return Band(np.where(due, value, -INF), np.where(due, value, INF))
+
+
+def whole_line(like: Any) -> Band:
+    """The band in which nothing is ever done. Shape: as `like`; of arrays, read-only columns that take no room."""
+    shape = np.shape(like)
+    return _line_of(shape) if shape else LINE
+
+
+@lru_cache(maxsize=8)
+def _line_of(shape: tuple[int, ...]) -> Band:
+    return Band(np.broadcast_to(-INF, shape), np.broadcast_to(INF, shape))
 
 
 def clamp(value: Any, lo: Any, hi: Any) -> Any:

@@ -17,6 +17,7 @@ from bot.core.ports import Band, BandInput, HedgePlan, HedgePolicy
 from bot.domain.units import NEVER, NS_PER_YEAR, Nanos
 from bot.pricing import black
 from bot.pricing.exact import Problem, Solution, problem_of, risk_aversion_from_tolerance, solve, solve_problem
+from strategies.policies.bands import whole_line
 
 __all__ = ["ExactBand", "PreparedExactBand", "problem_of_plan", "risk_aversion_from_tolerance", "solve"]
 
@@ -75,45 +76,85 @@ class PreparedExactBand:
         step = 1.0 if solution is None else solution.problem.step
         self._step_ns = step * NS_PER_YEAR
         self.interval: Nanos | None = None if solution is None else max(round(self._step_ns), 1)
+        self._began: tuple[int, Nanos] = (-1, start)
 
     def band(self, x: BandInput) -> Band:
         """The edges in hedge contracts, the whole line where this date's hedge is done. Shape: as `x.want`.
 
         `to` is None but for a ticket fee, where it is the inner edge on the side of `x.held`.
         """
-        if self.solution is None:
-            return Band(-INF + 0.0 * x.want, INF + 0.0 * x.want)
         date = self._date(x.now)
+        if self.solution is None or (np.ndim(date) == 0 and date >= self.solution.dates):
+            return whole_line(x.want)
+        if np.ndim(date):
+            return self._by_row(x, date)
+        asked = self._is_asked(x.last_hedge_ts, date)
+        some = asked if isinstance(asked, bool) else bool(asked.any())
+        if not some:
+            return whole_line(x.want)
+        band = self._of_date(x, max(date, 0))
+        if isinstance(asked, bool) or asked.all():
+            return band if np.shape(band.lo) == np.shape(x.want) else _spread(band, np.shape(x.want))
+        return Band(np.where(asked, band.lo, -INF), np.where(asked, band.hi, INF), band.to)
+
+    def _by_row(self, x: BandInput, date: Any) -> Band:
+        """The band where the instants asked for differ. Shape: date as `x.want`."""
+        assert self.solution is not None
         last = np.asarray(x.last_hedge_ts)
         asked = (date < self.solution.dates) & ((last == NEVER) | (self._date(last) < date))
-        if not np.any(asked):
-            return Band(-INF + 0.0 * x.want, INF + 0.0 * x.want)
-        where = np.clip(date, 0, self.solution.dates - 1)
-        lo, hi = self._contracts(self.solution.band(where, x.spot), x.per_contract)
+        band = self._of_date(x, np.clip(date, 0, self.solution.dates - 1))
+        return Band(np.where(asked, band.lo, -INF), np.where(asked, band.hi, INF), band.to)
+
+    def _of_date(self, x: BandInput, date: Any) -> Band:
+        """The band of a date in hedge contracts, whatever was done since. Shape: as `x.want`."""
+        assert self.solution is not None
+        lo, hi = self._contracts(self.solution.band(date, x.spot), x.per_contract)
         if self.solution.lots:
-            near = NEAR_LOT * self.solution.problem.lot / np.abs(x.per_contract)
+            near = NEAR_LOT * self.solution.problem.lot / abs(x.per_contract)
             lo, hi = lo - near, hi + near
-        to = None
-        if self.solution.problem.fixed_cost > 0.0:
-            up, down = self._contracts(self.solution.targets(where, x.spot), x.per_contract)
-            to = np.where(np.asarray(x.held) < lo, up, np.where(np.asarray(x.held) > hi, down, x.held))
-        shape = np.broadcast_shapes(np.shape(x.want), np.shape(lo), np.shape(asked))
-        if shape == ():
-            return Band(float(lo), float(hi), None if to is None else float(to))
-        lo, hi = np.where(asked, lo, -INF), np.where(asked, hi, INF)
-        return Band(
-            np.broadcast_to(lo, shape), np.broadcast_to(hi, shape), None if to is None else np.broadcast_to(to, shape)
-        )
+        if self.solution.problem.fixed_cost <= 0.0:
+            return Band(lo, hi)
+        up, down = self._contracts(self.solution.targets(date, x.spot), x.per_contract)
+        to = np.where(np.asarray(x.held) < lo, up, np.where(np.asarray(x.held) > hi, down, x.held))
+        return Band(lo, hi, to if to.ndim else float(to))
+
+    def _is_asked(self, last: Any, date: int) -> Any:
+        """True where nothing was done since the date began. Shape: as last; of a number, a plain truth."""
+        if np.ndim(last) == 0:
+            return bool(last == NEVER) or self._date(last) < date
+        began = self._began
+        if began[0] != date:
+            began = self._began = date, self._first_of(date)
+        return (last == NEVER) | (last < began[1])
 
     def _date(self, instant: Any) -> Any:
         """The index of the date in force at an instant; below 0 before the start."""
-        return np.floor((np.asarray(instant) - self.start) / self._step_ns + SLACK).astype(np.int64)
+        place = (instant - self.start) / self._step_ns + SLACK
+        return math.floor(place) if np.ndim(place) == 0 else np.floor(place).astype(np.int64)
+
+    def _first_of(self, date: int) -> Nanos:
+        """The first instant of which `_date` says so: comparing with it needs no division."""
+        at = self.start + math.ceil((date - SLACK) * self._step_ns)
+        while self._date(at) >= date:
+            at -= 1
+        while self._date(at) < date:
+            at += 1
+        return at
 
     @staticmethod
     def _contracts(edges: tuple[Any, Any], per_contract: Any) -> tuple[Any, Any]:
         """Edges in units of the underlying as edges in hedge contracts, whose own delta may be negative."""
+        if np.ndim(per_contract) == 0:
+            one, other = edges[0] / per_contract, edges[1] / per_contract
+            return (one, other) if per_contract > 0.0 else (other, one)
         one, other = np.asarray(edges[0]) / per_contract, np.asarray(edges[1]) / per_contract
         return np.minimum(one, other), np.maximum(one, other)
+
+
+def _spread(band: Band, shape: tuple[int, ...]) -> Band:
+    """The band in the shape asked for, where a price stands for many wants. Shape: as given."""
+    lo, hi, to = (None if edge is None else np.broadcast_to(edge, shape) for edge in band)
+    return Band(lo, hi, to)
 
 
 def problem_of_plan(

@@ -6,6 +6,7 @@ import numpy as np
 
 from bot.core.ports import Band, BandInput
 from bot.domain.units import NEVER, Nanos, parse_span, span
+from strategies.policies.bands import whole_line
 
 INF = np.inf
 
@@ -30,6 +31,8 @@ class FixedInterval:
     def band(self, x: BandInput) -> Band:
         """A point when due, the whole line between. Shape: as `x.want`."""
         due = (np.asarray(x.last_hedge_ts) == NEVER) | (np.asarray(x.now) - x.last_hedge_ts >= self._length)
-        if due.ndim == 0:
-            return Band(x.want, x.want) if due else Band(-INF, INF)
+        if due.all():
+            return Band(x.want, x.want)
+        if not due.any():
+            return whole_line(x.want)
         return Band(np.where(due, x.want, -INF), np.where(due, x.want, INF))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bot.core.ports import Band, BandInput
 from bot.domain.units import Nanos
-
-INF = np.inf
+from strategies.policies.bands import whole_line
 
 
 class NoHedge:
@@ -20,4 +17,4 @@ class NoHedge:
 
     def band(self, x: BandInput) -> Band:
         """The whole line. Shape: as `x.want`."""
-        return Band(-INF + 0.0 * x.want, INF + 0.0 * x.want)
+        return whole_line(x.want)

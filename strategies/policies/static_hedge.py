@@ -6,6 +6,7 @@ import numpy as np
 
 from bot.core.ports import Band, BandInput
 from bot.domain.units import NEVER, Nanos
+from strategies.policies.bands import whole_line
 
 INF = np.inf
 
@@ -21,6 +22,8 @@ class StaticHedge:
     def band(self, x: BandInput) -> Band:
         """A point before the first hedge, the whole line after it. Shape: as `x.want`."""
         never = np.asarray(x.last_hedge_ts) == NEVER
-        if never.ndim == 0:
-            return Band(x.want, x.want) if never else Band(-INF, INF)
+        if never.all():
+            return Band(x.want, x.want)
+        if not never.any():
+            return whole_line(x.want)
         return Band(np.where(never, x.want, -INF), np.where(never, x.want, INF))

@@ -286,6 +286,34 @@ def test_malformed_problems_are_refused(changes: dict[str, Any], word: str) -> N
         book(**({"legs": CALL} | changes))
 
 
+@pytest.mark.parametrize("changes", BOOKS, ids=range(len(BOOKS)))
+def test_compiled_look_up_equals_readable(changes: dict[str, Any]) -> None:
+    """The compiled look-up gives what the readable one gives, and a price, a column of them and mixed dates the same bits."""
+    found = exact.solve_problem(book(**changes), columns=60)
+    spots = 100.0 * np.exp(np.linspace(-1.2, 1.2, 403))
+    dates = np.arange(403) % found.dates
+    mixed = found.band(dates, spots)
+    for date in (0, 5, found.dates - 1):
+        for tables in ((found.low, found.high), (found.buy, found.sell)):
+            fast, slow = found._look_up(tables, date, spots), exact.read_pair(found, tables, date, spots)
+            assert np.allclose(fast, slow, rtol=0.0, atol=1e-11)
+            assert np.array_equal(fast, np.transpose([found._look_up(tables, date, float(spot)) for spot in spots]))
+        here = dates == date
+        assert np.array_equal(np.array(mixed)[:, here], found.band(date, spots[here]))
+
+
+@pytest.mark.parametrize("start", [0, 1_700_000_000_123_456_789, -3_000_000_000_000_000_001])
+@pytest.mark.parametrize("dates", [7, 252])
+def test_the_first_instant_of_a_date_is_found(start: int, dates: int) -> None:
+    """The instant from which a date is in force is the least whose date it is, before 1970 too."""
+    solution = exact.solve_problem(book(legs=CALL, dates=dates), columns=20)
+    policy = PreparedExactBand(solution, start=start, name="x")
+    for date in (0, 1, dates // 2, dates - 1, dates):
+        first = policy._first_of(date)
+        assert policy._date(first) == date
+        assert policy._date(first - 1) == date - 1
+
+
 def test_band_refuses_what_it_does_not_know() -> None:
     """A date or a spot outside the problem is refused; a price beyond the grid has the last band."""
     found = exact.solve_problem(book(legs=CALL))

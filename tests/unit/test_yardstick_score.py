@@ -173,6 +173,7 @@ def test_a_narrow_steep_band_never_turns_over() -> None:
         up, down = found.targets(date, spots)
         assert np.all(lo <= hi)
         assert np.all((lo <= up) & (up <= hi) & (lo <= down) & (down <= hi))
-        raw = found._look_up((found.low, found.high), date, spots)
+        place = found.place(spots, 0.0)
+        raw = [exact._between_rows(table, np.asarray(date), place, nearest=False) for table in (found.low, found.high)]
         turned += int(np.sum(raw[0] > raw[1]))
     assert turned > 0  # the case is one in which the plain cubics do turn over
