@@ -15,14 +15,19 @@ from numpy.typing import NDArray
 
 from bot.pricing.compiler import compiled, compiled_free, inlined
 from bot.pricing.elementary import (
+    LEAST_POWER,
     PHI_0,
+    bits_of,
     deviation_of_spot,
     deviations,
+    exp_between,
     exp_product,
+    exp_product_between,
     exp_sum,
+    log_normal_quotient,
     log_quotient,
     tail_ratio,
-    two_tail_ratios,
+    two_near_tail_ratios,
 )
 
 __all__ = [
@@ -51,6 +56,16 @@ VAST: Final = 1e150
 BLOCK: Final = 512
 """Rows that a kernel takes at a time; columns of a block lie at constant offsets, so that none can overlap."""
 
+NO_BITS: Final = np.uint64(0)
+LEAST_PRICE: Final = np.uint64((1023 - 32) << 52)
+LEAST_TIME: Final = np.uint64((1023 - 25) << 52)
+LEAST_VOL: Final = np.uint64((1023 - 17) << 52)
+BEYOND_64_BINADES: Final = np.uint64((1 << 64) - (1 << 58))
+BEYOND_32_BINADES: Final = np.uint64((1 << 64) - (1 << 57))
+TWO_OR_MORE: Final = np.uint64(1 << 62)
+"""The bit of the exponent that every float of size 2 or more has, an infinity and a NaN too."""
+ALL_BUT_SIGN: Final = np.uint64((1 << 63) - 1)
+
 STRIKE: Final = 0
 EXPIRY: Final = 1
 VOL: Final = 2
@@ -62,6 +77,23 @@ _f64: Final = numba.types.float64
 _IN: Final = numba.types.Array(_f64, 1, "C", readonly=True)
 """An input column: read, never written, so that a read-only array is as good as any."""
 _TABLE_OUT: Final = numba.types.Array(_f64, 2, "C")
+
+
+@inlined
+def oddity(S: float, K: float, T: float, v: float, c: float, r: float, q: float) -> int:
+    """0 for an ordinary contract, of which no end of a range has to be looked for; else bits that say what is odd.
+
+    Ordinary: S and K from 2^-32 up to 2^32, T from 2^-25 (a second) up to 2^7 years, v from 2^-17 up to 2^15, c = +1 or -1,
+    |r| and |q| below 2. Then discount factors lie within e^256, w above 1e-9, deviations below 1e12: nothing overflows.
+    Told from the bits, since a negative number, an infinity and a NaN all have exponents out of these ranges.
+    """
+    # a shift of the exponent brings each range to that of 2^0 on; what then stands in the upper bits is beyond it
+    prices = ((bits_of(S) - LEAST_PRICE) | (bits_of(K) - LEAST_PRICE)) & BEYOND_64_BINADES
+    terms = ((bits_of(T) - LEAST_TIME) | (bits_of(v) - LEAST_VOL)) & BEYOND_32_BINADES
+    rates = (bits_of(r) | bits_of(q)) & TWO_OR_MORE
+    side = (bits_of(c) ^ bits_of(1.0)) & ALL_BUT_SIGN
+    found: int = (prices | terms) | (rates | side)
+    return found
 
 
 @inlined
@@ -77,32 +109,57 @@ def outlook(
 
 
 @inlined
+def plain_outlook(
+    S: float, K: float, T: float, v: float, r: float, q: float
+) -> tuple[float, float, float, float, float, float]:
+    """`outlook`, which ends in the same outputs, of an ordinary contract."""
+    Dq = exp_product_between(-q, T)
+    s = S * Dq
+    k = K * exp_product_between(-r, T)
+    w = v * math.sqrt(T)
+    inverse = 1.0 / w
+    x = (log_normal_quotient(S, K) + (r - q) * T) * inverse
+    half = 0.5 * w
+    return Dq, s, k, x + half, x - half, inverse
+
+
+@inlined
 def five(
-    S: float, T: float, v: float, c: float, r: float, q: float,
-    Dq: float, s: float, k: float, d1: float, d2: float, inverse: float,
+    S: float, v: float, c: float, r: float, q: float,
+    Dq: float, s: float, k: float, d1: float, d2: float, inverse: float, root: float,
 ) -> tuple[float, float, float, float, float]:  # fmt: skip
-    """Price, delta, gamma, vega, theta of one contract, by its `outlook`.
+    """Price, delta, gamma, vega, theta of one contract with a spot above 0, by its `outlook`.
 
     The out-of-the-money option is the difference of two tails over one density (s phi(d1) = k phi(d2)), each tail with
-    all its digits; the other side of the strike adds the intrinsic.
+    all its digits; where the forward lies between the strike and its median, what is left of the smaller of s and k. The
+    other side of the strike adds the intrinsic.
     """
-    density = PHI_0 * exp_sum(-0.5 * d1 * d1, 0.0)
+    power = -0.5 * d1 * d1
+    density = PHI_0 * exp_between(power if power > LEAST_POWER else LEAST_POWER, 0.0)
     m = s * density
-    y1, y2 = two_tail_ratios(abs(d1), abs(d2))
-    low_spot = s <= k
-    near = y1 if low_spot else y2
-    far = y2 if low_spot else y1
-    inside = (d1 if low_spot else -d2) > 0.0
-    value = (m * (near - far)) if not inside else ((s if low_spot else k) - m * (near + far))
+    y1, y2 = two_near_tail_ratios(abs(d1), abs(d2))
+    spot_tail = m * y1
+    strike_tail = m * y2
+    between = (d1 > 0.0) & (d2 < 0.0)
+    value = (s if s < k else k) - (spot_tail + strike_tail) if between else abs(spot_tail - strike_tail)
     value = value if value > 0.0 else 0.0
     intrinsic = c * (s - k)
     price = value + (intrinsic if intrinsic > 0.0 else 0.0)
     tail = density * y1
     above = 1.0 - tail if c * d1 > 0.0 else tail
-    owed = k - m * y2 if c * d2 > 0.0 else m * y2
-    gamma = Dq * density * inverse / S if S > 0.0 else 0.0
+    owed = k - strike_tail if c * d2 > 0.0 else strike_tail
     theta = c * (q * (s * above) - r * owed) - 0.5 * m * v * (v * inverse)
-    return price, c * (Dq * above), gamma, m * math.sqrt(T), theta
+    return price, c * (Dq * above), Dq * density * inverse / S, m * root, theta
+
+
+@inlined
+def keep_outlook(
+    a: NDArray[np.float64], j: int, of_row: tuple[float, float, float, float, float, float], root: float
+) -> None:
+    """Writes a row's `outlook` and the root of its time down the columns of a block. Shape: a (7 BLOCK,)."""
+    for i in range(6):
+        a[i * BLOCK + j] = of_row[i]
+    a[6 * BLOCK + j] = root
 
 
 @compiled_free(numba.types.void(*(_IN,) * 7, _TABLE_OUT, numba.types.int64))
@@ -120,10 +177,12 @@ def greeks_rows(
     """Writes price, delta, gamma, vega, theta of each row from column `first` of out on. Shape: inputs (n,), out (5, m).
 
     Two short loops over a block, since one long loop outgrows the processor's window; what the first hands to the second
-    lies at constant offsets of one array, which tells the compiler that it overlaps nothing.
+    lies at constant offsets of one array, which tells the compiler that it overlaps nothing. A block of ordinary contracts
+    goes through loops that look for no end of a range: a sixth of the work saved, and an ordinary row's bits are the same in
+    both.
     """
     count = spot.shape[0]
-    a = np.empty(6 * BLOCK)
+    a = np.empty(7 * BLOCK)
     for start in range(0, count, BLOCK):
         stop = min(start + BLOCK, count)
         Ss, Ks, Ts, vs = spot[start:stop], strike[start:stop], tau[start:stop], vol[start:stop]
@@ -134,18 +193,32 @@ def greeks_rows(
         gammas = out[2, since:until]
         vegas = out[3, since:until]
         thetas = out[4, since:until]
+        odd = NO_BITS
         for j in range(stop - start):
-            Dq, s, k, d1, d2, inverse = outlook(Ss[j], Ks[j], Ts[j], vs[j], rs[j], qs[j])
-            a[j] = Dq
-            a[BLOCK + j] = s
-            a[2 * BLOCK + j] = k
-            a[3 * BLOCK + j] = d1
-            a[4 * BLOCK + j] = d2
-            a[5 * BLOCK + j] = inverse
+            odd |= oddity(Ss[j], Ks[j], Ts[j], vs[j], cs[j], rs[j], qs[j])
+        if odd == NO_BITS:
+            for j in range(stop - start):
+                keep_outlook(a, j, plain_outlook(Ss[j], Ks[j], Ts[j], vs[j], rs[j], qs[j]), math.sqrt(Ts[j]))
+            for j in range(stop - start):
+                s, k, d1, d2 = a[BLOCK + j], a[2 * BLOCK + j], a[3 * BLOCK + j], a[4 * BLOCK + j]
+                price, delta, gamma, vega, theta = five(
+                    Ss[j], vs[j], cs[j], rs[j], qs[j], a[j], s, k, d1, d2, a[5 * BLOCK + j], a[6 * BLOCK + j]
+                )
+                prices[j] = price
+                deltas[j] = delta
+                gammas[j] = gamma
+                vegas[j] = vega
+                thetas[j] = theta
+            continue
+        for j in range(stop - start):
+            keep_outlook(a, j, outlook(Ss[j], Ks[j], Ts[j], vs[j], rs[j], qs[j]), math.sqrt(Ts[j]))
         for j in range(stop - start):
             S, T, v, c = Ss[j], Ts[j], vs[j], cs[j]
             s, k, d1, d2 = a[BLOCK + j], a[2 * BLOCK + j], a[3 * BLOCK + j], a[4 * BLOCK + j]
-            price, delta, gamma, vega, theta = five(S, T, v, c, rs[j], qs[j], a[j], s, k, d1, d2, a[5 * BLOCK + j])
+            price, delta, gamma, vega, theta = five(
+                S, v, c, rs[j], qs[j], a[j], s, k, d1, d2, a[5 * BLOCK + j], a[6 * BLOCK + j]
+            )
+            gamma = gamma if S > 0.0 else 0.0
             held = S + Ks[j] + v + T + abs(rs[j]) + abs(qs[j]) <= VAST
             finite = abs((s + k) + (((price + delta) + gamma) + (vega + theta))) < np.inf
             keep = (S >= 0.0) & (Ks[j] >= 0.0) & (v >= 0.0) & (abs(c) == 1.0) & (T >= 0.0) & held & finite
