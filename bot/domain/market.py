@@ -84,6 +84,11 @@ class QuoteBatch:
         """The rows [start, stop) as a view."""
         return QuoteBatch(**{name: getattr(self, name)[start:stop] for name in self.__slots__})
 
+    def received_at(self, ts: Nanos) -> QuoteBatch:
+        """The same rows, all received at one instant: a live feed's, stamped by whoever takes them in."""
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        return QuoteBatch(**columns | {"ts_recv": np.full(len(self), ts, dtype=np.int64)})
+
 
 class TradeBatch:
     """Many prints as columns, `ts_recv` never decreasing.
@@ -114,6 +119,11 @@ class TradeBatch:
     def rows(self, start: int, stop: int) -> TradeBatch:
         """The rows [start, stop) as a view."""
         return TradeBatch(**{name: getattr(self, name)[start:stop] for name in self.__slots__})
+
+    def received_at(self, ts: Nanos) -> TradeBatch:
+        """The same rows, all received at one instant: a live feed's, stamped by whoever takes them in."""
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        return TradeBatch(**columns | {"ts_recv": np.full(len(self), ts, dtype=np.int64)})
 
 
 class MarketView(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ from bot.engine.account import Account
 from bot.engine.facts import Reconciled
 
 ZERO = Decimal(0)
+NOTHING: Final[Mapping[str, Decimal]] = MappingProxyType({})
 CAUSE: Final = "reconcile"
 _WORKING: Final = frozenset({"submitted", "accepted", "partial", "working"})
 _COUNT: Final = re.compile(r"-(\d+)$")
@@ -37,11 +39,13 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     elsewhere: dict[str, Decimal]
 
 
-def compare(account: Account, said: Snapshot, now: Nanos) -> Findings:
-    """The venue's snapshot against the account. Pure: nothing is changed."""
+def compare(account: Account, said: Snapshot, now: Nanos, *, to_open: Mapping[str, Decimal] = NOTHING) -> Findings:
+    """The venue's snapshot against the account. Pure: nothing is changed. `to_open`: what the books will begin with."""
     words: list[VenueEvent] = []
     missed: dict[str, Decimal] = {}
     holdings = account.ledger.quantities()
+    for key, quantity in to_open.items():
+        holdings[key] = holdings.get(key, ZERO) + quantity
     for fill in said.fills:
         state = account.orders.get(fill.order_id)
         if state is None or fill.id in state.fill_ids or fill.instrument != state.order.instrument:
@@ -63,7 +67,9 @@ def compare(account: Account, said: Snapshot, now: Nanos) -> Findings:
     strangers = [
         order.order_id for order in said.orders if order.status in _WORKING and order.order_id not in account.open_ids
     ]
-    elsewhere = account.elsewhere if account.elsewhere is not None else _elsewhere(account, said.positions)
+    elsewhere = account.elsewhere
+    if elsewhere is None:
+        elsewhere = _elsewhere(account, to_open, said.positions)
     keys = sorted({*holdings, *said.positions, *elsewhere})
     gaps = {key: said.positions.get(key, ZERO) - (holdings.get(key, ZERO) - elsewhere.get(key, ZERO)) for key in keys}
     return Findings(
@@ -75,9 +81,11 @@ def compare(account: Account, said: Snapshot, now: Nanos) -> Findings:
     )
 
 
-def _elsewhere(account: Account, positions: Mapping[str, Decimal]) -> dict[str, Decimal]:
+def _elsewhere(
+    account: Account, to_open: Mapping[str, Decimal], positions: Mapping[str, Decimal]
+) -> dict[str, Decimal]:
     """At the first comparison: what the book opened with and the venue holds nothing of lies with somebody else."""
-    opened: dict[str, Decimal] = {}
+    opened = dict(to_open)
     for (_, key), quantity in account.opened.items():
         opened[key] = opened.get(key, ZERO) + quantity
     return {key: quantity for key, quantity in opened.items() if quantity and not positions.get(key)}

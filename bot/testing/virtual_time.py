@@ -431,6 +431,8 @@ def _finish(loop: VirtualLoop) -> None:
         task.cancel()
     if remaining:
         loop.run_until_complete(asyncio.gather(*remaining, return_exceptions=True))
+    for generator in [g for g in loop._asyncgens if g.ag_running]:  # type: ignore[attr-defined]  # asyncio's own set
+        loop._asyncgens.discard(generator)  # type: ignore[attr-defined]  # a killed task stands in it for ever
     loop.run_until_complete(loop.shutdown_asyncgens())
 
 
