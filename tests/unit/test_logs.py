@@ -411,7 +411,7 @@ def drain(fd: int) -> bytes:
 
 
 def test_leaving_does_not_wait_for_a_reader_that_never_reads() -> None:
-    """Leaving with a full pipe gives up after its timeout and says so; nothing that was taken is lost when the reader reads after all."""
+    """Leaving with a full pipe gives up after its timeout and says so; a reader that wakes up then gets all that was taken."""
     paper = Paper()
     writer = LineWriter(paper.fd, capacity=1000)
     writer.start()
