@@ -115,8 +115,8 @@ class Venue:
             self._countdown = now + round(seconds * NS_PER_SECOND)
 
     def acknowledge(self, number: int) -> None:
-        """Everything said up to `number` was taken in for good."""
-        self.said = [(n, event) for n, event in self.said if n > number]
+        """What was said under `number` was taken in for good."""
+        self.said = [(n, event) for n, event in self.said if n != number]
 
     # ------------------------------------------------------------------ its own life
 
