@@ -13,11 +13,13 @@ import msgspec
 
 from bot.core.events import Alarm, Evidence, Target, TargetLine
 from bot.core.hedge_cost import EstimatedHedge
+from bot.core.pauses import HOLD, Pausing, SeesPauses, shrunk
 from bot.core.ports import Band, BandInput, Hedge, HedgePlan, HedgePolicy, LegInput, StrategyView
 from bot.core.quiet import ANY_PRICE, FOREVER, UNTIL_TIMER, QuietBox
+from bot.domain.calendar import Pause
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
-from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos
+from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, iso
 from strategies.policies.decide import Decision, decide
 from strategies.policies.reach import Reach, reach_of, within_reach
 
@@ -27,6 +29,8 @@ VOL_MOVED: Final = 0.05
 """A leg's vol that has moved by more than this share is another problem to solve."""
 COST_MOVED: Final = 0.10
 """So is a cost that has moved by more than this share."""
+NEAR: Final = "a pause is near"
+OVER: Final = "a pause is over"
 DEVIATIONS_MOVED: Final = 3.0
 """So is a price further than this from the plan's, in deviations to the last expiry."""
 
@@ -42,6 +46,7 @@ class LegsInView(Protocol):
         """A number that changes when a vol does."""
 
     def __len__(self) -> int: ...
+    def holding(self) -> tuple[tuple[str, float], ...]: ...
     def ratio(self) -> float: ...
     def spot(self) -> float: ...
     def ends(self, now: Nanos) -> tuple[Nanos, ...]: ...
@@ -63,23 +68,64 @@ class ToTheHedge:
     interval: Nanos | None = None
     needs_ticks = True
     needs_terms = False
+    needs_last = False
 
     def band(self, x: BandInput) -> Band:
         """A point. Shape: as `x.want`."""
         return Band(x.want, x.want)
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of one underlying's hedge over a restart: what no market shows and no rule can work out again.
+
+    `named` is the underlying as configured, `underlying` and `instrument` what they are called now; `unknown` are the legs
+    of the plan whose vol was not known.
+    """
+
+    named: str
+    underlying: str
+    instrument: str
+    last_ts: Nanos = NEVER
+    last_spot: float | None = None
+    alarmed: str = ""
+    cost: float | None = None
+    version: int = -1
+    holding: tuple[tuple[str, float], ...] = ()
+    plan: HedgePlan | None = None
+    unknown: tuple[int, ...] = ()
+    ends: tuple[Nanos, ...] = ()
+    pause: Pause | None = None
+    stopped: bool = False
+    reopens: Nanos = NEVER
+    resumed: Nanos = NEVER
+    heard: Nanos = NEVER
+    after_halt: bool = False
+    exact_due: bool = False
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a delta hedger goes on from."""
+
+    hedges: tuple[Kept, ...]
+    traded: tuple[str, ...] = ()
+    look_again: Nanos = NEVER
+
+
 class _State:
     """What is remembered of one underlying between decisions."""
 
     __slots__ = (
+        "after_halt",
         "alarmed",
         "column",
         "cost",
         "cost_scale",
         "ends",
+        "exact_due",
         "gamma",
+        "heard",
         "hedge",
+        "holding",
         "instrument",
         "last_delta",
         "last_spot",
@@ -87,19 +133,26 @@ class _State:
         "legs",
         "lot",
         "multiplier",
+        "named",
+        "near",
+        "pause",
         "plain",
         "plan",
         "plan_spots",
         "reach",
+        "reopens",
+        "resumed",
         "rule",
         "shape",
         "stays",
+        "stopped",
         "terms",
         "under",
         "version",
     )
 
-    def __init__(self, hedge: Hedge, instrument: Instrument, column: int, under: int) -> None:
+    def __init__(self, named: str, hedge: Hedge, instrument: Instrument, column: int, under: int) -> None:
+        self.named = named
         self.hedge = hedge
         self.instrument = instrument
         self.column = column
@@ -125,6 +178,67 @@ class _State:
         self.plan: HedgePlan | None = None
         self.ends: tuple[Nanos, ...] = ()
         self.plan_spots = (-math.inf, math.inf)
+        self.holding: tuple[tuple[str, float], ...] = ()
+        self.pause: Pause | None = None
+        self.stopped = self.near = self.after_halt = self.exact_due = False
+        self.reopens: Nanos = NEVER
+        self.resumed: Nanos = NEVER
+        self.heard: Nanos = NEVER
+
+    def stop(self, pause: Pause) -> None:
+        """Nothing can be traded, or could until just now."""
+        self.stopped, self.after_halt, self.reopens, self.near = True, pause.halt, pause.end, False
+
+    def of_pauses(self) -> tuple[object, ...]:
+        """All that pauses have left in it."""
+        return (
+            self.pause, self.stopped, self.reopens, self.resumed, self.heard, self.after_halt, self.exact_due,
+        )  # fmt: skip
+
+    def kept(self, *, with_last: bool) -> Kept:
+        """What of it is written down."""
+        plan = self.plan
+        unknown = () if plan is None else tuple(i for i, vol in enumerate(plan.vol) if math.isnan(vol))
+        if plan is not None and unknown:
+            plan = msgspec.structs.replace(plan, vol=tuple(0.0 if math.isnan(vol) else vol for vol in plan.vol))
+        return Kept(
+            named=self.named,
+            underlying=self.hedge.underlying,
+            instrument=self.instrument.id,
+            last_ts=self.last_ts if with_last else NEVER,
+            last_spot=_known(self.last_spot) if with_last else None,
+            alarmed=self.alarmed,
+            cost=_known(self.cost),
+            version=self.version,
+            holding=self.holding,
+            plan=plan,
+            unknown=unknown,
+            ends=self.ends,
+            pause=self.pause,
+            stopped=self.stopped,
+            reopens=self.reopens,
+            resumed=self.resumed,
+            heard=self.heard,
+            after_halt=self.after_halt,
+            exact_due=self.exact_due,
+        )
+
+    def resume(self, kept: Kept) -> None:
+        """Take over what was written down; the rule and the legs are for the hedger to find again."""
+        self.last_ts = kept.last_ts
+        self.last_spot = _number(kept.last_spot)
+        self.alarmed = kept.alarmed
+        self.cost = _number(kept.cost)
+        self.version, self.holding, self.ends = kept.version, kept.holding, kept.ends
+        self.pause, self.stopped = kept.pause, kept.stopped
+        self.reopens, self.resumed, self.heard = kept.reopens, kept.resumed, kept.heard
+        self.after_halt, self.exact_due = kept.after_halt, kept.exact_due
+        plan = kept.plan
+        if plan is not None:
+            blank = set(kept.unknown)
+            vols = tuple(math.nan if i in blank else vol for i, vol in enumerate(plan.vol))
+            self.plan = msgspec.structs.replace(plan, vol=vols)
+            self.plan_spots = planned_spots(self.plan)
 
     def has_left(self, legs: LegsInView) -> bool:
         """True when the price is no longer one the rule was made for."""
@@ -151,10 +265,14 @@ class DeltaHedger:
         book: str = "main",
         name: str = "delta_hedger",
         fallback: Literal["last", "hold"] = "last",
+        overnight: Pausing = HOLD,
+        halt: Pausing = HOLD,
     ) -> None:
         if not hedges:
             raise ValueError("delta_hedger: expected at least one [[hedges]] entry, found none")
         self.name = name
+        self.overnight = overnight
+        self.halt = halt
         self.book = book
         self.policy = policy
         self.hedges = list(hedges)
@@ -165,7 +283,10 @@ class DeltaHedger:
         self._needs_ticks: bool = getattr(policy, "needs_ticks", True)
         self._slack: Callable[[float, float, float], float] | None = None
         self._states: list[_State] = []
-        self._started: Nanos = 0
+        self._plans_pauses = overnight != HOLD or halt != HOLD
+        self._needs_last: bool = getattr(policy, "needs_last", True)
+        self._named = [hedge.underlying for hedge in self.hedges]
+        self._changed = False
         self._look_again: Nanos = NEVER
         self._traded: set[str] = set()
 
@@ -173,22 +294,68 @@ class DeltaHedger:
 
     def start(self, view: StrategyView) -> Sequence[Target]:
         """The opening hedge."""
-        self._started = view.now
         self._learn_needs()
+        self._meet(view)
+        if self._interval is not None:
+            view.wake_at(view.now + self._interval, "hedge")
+        return self._decide_all(view)
+
+    def _meet(self, view: StrategyView) -> None:
+        """A blank state for each hedge, on the rule as configured."""
         self._states = [
             _State(
+                named,
                 hedge,
                 view.universe.get(hedge.instrument),
                 view.universe.index(hedge.instrument),
                 view.universe.index(hedge.underlying),
             )
-            for hedge in self.hedges
+            for named, hedge in zip(self._named, self.hedges, strict=True)
         ]
         for state in self._states:
             state.take(self.policy)
-        if self._interval is not None:
-            view.wake_at(view.now + self._interval, "hedge")
-        return self._decide_all(view)
+
+    def restore(self, view: StrategyView, memory: bytes) -> None:
+        """Go on from what was written down: implements `Restores`. A hedge it does not name begins anew.
+
+        Plans are solved again, to the same rule. A delta that is unknown now is taken to be the one that the present hedge
+        was made for: which it was is not written down at every quote.
+        """
+        found = msgspec.json.decode(memory, type=Memory | None)
+        self._learn_needs()
+        kept = {} if found is None else {item.named: item for item in found.hedges}
+        self.hedges = [
+            msgspec.structs.replace(hedge, underlying=old.underlying, instrument=old.instrument)
+            if (old := kept.get(named)) is not None
+            else hedge
+            for named, hedge in zip(self._named, self.hedges, strict=True)
+        ]
+        self._traded = set() if found is None else set(found.traded)
+        self._look_again = NEVER if found is None else found.look_again
+        self._meet(view)
+        for state in self._states:
+            if state.named in kept:
+                state.resume(kept[state.named])
+            self._find_again(view, state)
+        if self._prepare is not None:
+            self._learn_time()
+
+    def _find_again(self, view: StrategyView, state: _State) -> None:
+        """The rule, the legs and the last delta of a hedge, as they were when the last decision was taken."""
+        if state.plan is not None and self._prepare is not None:
+            state.take(self._prepare(state.plan) if state.plan.strike else ToTheHedge())
+        delta, _ = view.net_delta(state.hedge.underlying)
+        if delta != delta:  # noqa: PLR0124  NaN test
+            state.last_delta = self._hedged_delta(view, state)
+            return
+        if not self._needs_legs:
+            state.last_delta = delta
+            return
+        legs = cast("SeesLegs", view).legs(state.hedge.underlying)
+        if legs.version == state.version and legs.holding() == state.holding:
+            state.legs = legs
+            state.reach = self._reach(view, legs)
+            state.last_delta = self._own_delta(view, state, legs, delta)
 
     def _learn_needs(self) -> None:
         """Read from the policy what it asks for beyond the net delta; a rule that does not say is given time and vol."""
@@ -204,9 +371,17 @@ class DeltaHedger:
         """A quote moved: hedge whatever left its band."""
         return self._decide_all(view)
 
+    def _hedged_delta(self, view: StrategyView, state: _State) -> float:
+        """The net delta that the present hedge brings to its target; NaN where nothing was hedged, or no price scales it."""
+        price = view.market.mid(state.column)
+        if state.instrument.id not in self._traded or isinstance(state.hedge.target_delta, tuple):
+            return math.nan
+        per_contract = state.multiplier if state.plain else self._per_contract(view, state, price)
+        return state.hedge.target_delta - view.exposure(state.instrument.id) * per_contract
+
     def timer(self, view: StrategyView, name: str) -> Sequence[Target]:
-        """The interval has passed: hedge, and ask to be woken again."""
-        if self._interval is not None:
+        """The interval has passed, a pause is near or over: hedge; the interval is asked for again."""
+        if self._interval is not None and name not in {NEAR, OVER}:
             view.wake_at(view.now + self._interval, "hedge")
         return self._decide_all(view)
 
@@ -230,7 +405,9 @@ class DeltaHedger:
         if self._slack is None:
             return None
         intervals: dict[int, tuple[float, float]] = {}
-        until = FOREVER
+        until = self._calm_until(view) if self._plans_pauses else FOREVER
+        if until <= view.now:
+            return QuietBox(view.now)
         for state in self._states:
             lasts = self._add_box(view, state, self._slack, intervals)
             if not lasts:
@@ -277,11 +454,13 @@ class DeltaHedger:
             for hedge in self.hedges
         ]
         self._traded = {renamed.get(key, key) for key in self._traded}
+        self._changed = True
         for state, hedge in zip(self._states, self.hedges, strict=True):
             state.hedge = hedge
             state.instrument = view.universe.get(hedge.instrument)
             state.column = view.universe.index(hedge.instrument)
             state.under = view.universe.index(hedge.underlying)
+        self._remember(view)
 
     def trades(self) -> Sequence[str]:
         """The hedge instruments."""
@@ -292,10 +471,26 @@ class DeltaHedger:
     def _decide_all(self, view: StrategyView) -> list[Target]:
         targets: list[Target] = []
         for state in self._states:
-            target = self._decide(view, state)
+            asked, target = self._heed(view, state) if self._plans_pauses else (True, None)
+            if asked:
+                target = self._decide(view, state)
             if target is not None:
                 targets.append(target)
+        if self._changed:
+            self._remember(view)
         return targets
+
+    def _remember(self, view: StrategyView) -> None:
+        """Write down what has changed and what a restart could not find out by itself."""
+        self._changed = False
+        view.memory(
+            self.name,
+            Memory(
+                hedges=tuple(state.kept(with_last=self._needs_last) for state in self._states),
+                traded=tuple(sorted(self._traded)),
+                look_again=self._look_again,
+            ),
+        )
 
     def _decide(self, view: StrategyView, state: _State) -> Target | None:
         hedge = state.hedge
@@ -307,6 +502,7 @@ class DeltaHedger:
                 return None
         elif state.alarmed:
             state.alarmed = ""
+            self._changed = True
         if not self._needs_legs:
             state.last_delta = delta
         price = view.market.mid(state.column)
@@ -332,9 +528,11 @@ class DeltaHedger:
             if math.isnan(want):
                 self._blocked(view, state, f"no price of {hedge.underlying} to scale {state.instrument.id} by")
                 return None
-        if state.stays is not None and state.stays(want, held, per_contract):
+        if state.stays is not None and not (state.near or state.exact_due) and state.stays(want, held, per_contract):
             return None
         x, band = self._ask(view, state, (price, delta, gamma, want, held, per_contract))
+        if self._plans_pauses:
+            band = self._band_near(state, band, want)
         lo, hi = band.lo, band.hi
         if lo <= held <= hi and lo != hi:
             return None
@@ -344,6 +542,10 @@ class DeltaHedger:
             return None
         state.last_ts = view.now
         state.last_spot = x.spot
+        if self._needs_last:
+            self._changed = True
+        if state.exact_due:
+            state.exact_due, self._changed = False, True
         if decision.stay:
             return None
         return self._target(view, state, decision, (float(band.lo), float(band.hi)))
@@ -388,11 +590,18 @@ class DeltaHedger:
     def _look(self, view: StrategyView, state: _State, price: float, delta: float, gamma: float) -> float:
         """Bring up to date what the rule is shown, and give the delta it hedges at: the model's, or its own."""
         legs = cast("SeesLegs", view).legs(state.hedge.underlying)
+        if legs is not state.legs and legs.version == state.version and legs.holding() == state.holding:
+            state.legs = legs  # a fill of the hedge: the same legs in another object
         if legs is not state.legs or legs.version != state.version or state.has_left(legs):
             self._take_legs(view, state, legs, price)
         state.gamma = gamma
         if self._needs_terms:
             state.terms = legs.terms(view.now)
+        return self._own_delta(view, state, legs, delta)
+
+    @staticmethod
+    def _own_delta(view: StrategyView, state: _State, legs: LegsInView, delta: float) -> float:
+        """The delta the rule hedges at: the model's unless it shapes the legs'."""
         if state.shape is None or not len(legs):
             return delta
         x = legs.at(view.now, cost=state.cost * state.cost_scale)
@@ -413,7 +622,8 @@ class DeltaHedger:
         )
         if legs is not state.legs:
             state.reach = reach_of(plan.cp, plan.strike, plan.quantity, plan.tau)
-        state.legs, state.version = legs, legs.version
+        state.legs, state.version, state.holding = legs, legs.version, legs.holding()
+        self._changed = True
         ends = legs.ends(view.now)
         foreseen = bool(ends) and ends == tuple(end for end in state.ends if end > view.now)
         solved = None if state.plan is None else still_alive(state.plan, view.now)
@@ -423,12 +633,23 @@ class DeltaHedger:
             state.take(self._prepare(plan) if plan.strike else ToTheHedge())
             self._keep_time(view)
 
-    def _keep_time(self, view: StrategyView) -> None:
-        """Wake as the rules now in force ask: at the shortest of their intervals, at quotes when one of them needs to."""
+    @staticmethod
+    def _reach(view: StrategyView, legs: LegsInView) -> Reach:
+        """The reach of the legs as they are."""
+        plan = legs.plan(view.now, cost=0.0, fixed_cost=0.0, lot=0.0, per_contract=1.0)
+        return reach_of(plan.cp, plan.strike, plan.quantity, plan.tau)
+
+    def _learn_time(self) -> None:
+        """The shortest of the intervals of the rules now in force, and whether one of them needs quotes."""
         rules = [state.rule for state in self._states]
         beats = [beat for beat in (getattr(rule, "interval", None) for rule in rules) if beat is not None]
-        before, self._interval = self._interval, min(beats, default=None)
+        self._interval = min(beats, default=None)
         self._needs_ticks = any(getattr(rule, "needs_ticks", True) for rule in rules)
+
+    def _keep_time(self, view: StrategyView) -> None:
+        """Wake as the rules now in force ask: at the shortest of their intervals, at quotes when one of them needs to."""
+        before = self._interval
+        self._learn_time()
         if before is None and self._interval is not None:
             view.wake_at(view.now + self._interval, "hedge")
 
@@ -445,7 +666,7 @@ class DeltaHedger:
         view.skip(state.hedge.underlying, reason)
         waits = not self._needs_ticks and self._interval is None and state.last_ts == NEVER
         if waits and self._look_again <= view.now:
-            self._look_again = view.now + LOOK_AGAIN
+            self._look_again, self._changed = view.now + LOOK_AGAIN, True
             view.wake_at(self._look_again, "look again")
 
     def _want(self, state: _State, delta: float, held: float, per_contract: float) -> float:
@@ -481,7 +702,7 @@ class DeltaHedger:
         usable = self.fallback == "last" and not math.isnan(state.last_delta)
         action = "hedging on the last known delta" if usable else "holding the present hedge"
         if fault != state.alarmed:
-            state.alarmed = fault
+            state.alarmed, self._changed = fault, True
             view.alarm(
                 Alarm(
                     code="greeks_unknown",
@@ -496,12 +717,122 @@ class DeltaHedger:
         return state.last_delta if usable else math.nan
 
     def _target(self, view: StrategyView, state: _State, decision: Decision, band: tuple[float, float]) -> Target:
-        self._traded.add(state.instrument.id)
+        self._note_traded(state)
         return Target(
             book=self.book,
             lines=(TargetLine(state.instrument.id, decision.quantity, decision.unrounded),),
             reason=decision.reason,
             evidence=self._evidence(view, state, band),
+        )
+
+    def _note_traded(self, state: _State) -> None:
+        if state.instrument.id not in self._traded:
+            self._traded.add(state.instrument.id)
+            self._changed = True
+
+    # ------------------------------------------------------------------ nights and halts
+
+    def _heed(self, view: StrategyView, state: _State) -> tuple[bool, Target | None]:
+        """Whether the rule is asked now, and what a pause asks for instead: nights, weekends and halts, as planned."""
+        before = state.of_pauses()
+        asked, target = self._ask_the_plan(view, state)
+        self._changed |= state.of_pauses() != before
+        return asked, target
+
+    def _ask_the_plan(self, view: StrategyView, state: _State) -> tuple[bool, Target | None]:
+        now, key = view.now, state.instrument.id
+        state.near = False
+        pause = self._next_pause(view, state)
+        halt = cast("SeesPauses", view).last_halt(key)
+        if halt is not None and now >= halt.end and halt.end != state.heard:
+            state.heard = halt.end
+            state.stop(halt)
+        for on in (halt, pause):
+            if on is not None and (on.start < now < on.end or (on.halt and on.start == now < on.end)):
+                state.stop(on)
+                what = f"{key} is halted" if on.halt else f"the session of {key} is closed"
+                self._blocked(view, state, f"{what} since {iso(on.start)}")
+                return False, None
+        if state.stopped and not self._goes_on(view, state):
+            return False, None
+        plan = self.halt if state.after_halt else self.overnight
+        if state.resumed != NEVER and now < state.resumed + plan.settle:
+            self._blocked(view, state, f"{key} trades again since {iso(state.resumed)}: its quotes settle")
+            return False, None
+        plan = HOLD if pause is None else self._plan_of(pause)
+        if pause is None or plan.plan == "hold" or now < pause.start - plan.lead:
+            return True, None
+        state.near = True
+        return (True, None) if plan.plan == "shrink" else (False, self._flatten(view, state, pause))
+
+    def _plan_of(self, pause: Pause) -> Pausing:
+        return self.halt if pause.halt else self.overnight
+
+    def _next_pause(self, view: StrategyView, state: _State) -> Pause | None:
+        """The pause that is on or comes next by the calendar; when it is near and over is asked for as timers."""
+        known = state.pause
+        if known is not None and view.now < known.end:
+            return known
+        if known is not None:
+            state.stop(known)  # it is over, whoever slept through it
+        state.pause = pause = cast("SeesPauses", view).pause(state.instrument.id)
+        if pause is not None and pause.end != FOREVER:
+            plan = self._plan_of(pause)
+            if plan.plan != "hold" and view.now < pause.start - plan.lead:
+                view.wake_at(pause.start - plan.lead, NEAR)
+            if plan != HOLD:
+                view.wake_at(pause.end, OVER)
+        return pause
+
+    def _goes_on(self, view: StrategyView, state: _State) -> bool:
+        """True once there is a price from after the pause: trading goes on, and the exact hedge may be due."""
+        k, key = state.column, state.instrument.id
+        if max(view.market.quote_ts(k), view.market.last_ts(k)) < state.reopens:
+            self._blocked(view, state, f"no price of {key} since it trades again")
+            if not self._needs_ticks:
+                view.wake_at(view.now + LOOK_AGAIN, OVER)
+            return False
+        plan = self.halt if state.after_halt else self.overnight
+        state.stopped, state.resumed = False, view.now
+        state.exact_due = plan.after == "exact"
+        if plan.settle:
+            view.wake_at(view.now + plan.settle, OVER)
+        return True
+
+    def _band_near(self, state: _State, band: Band, want: float) -> Band:
+        """The rule's band, cut as the plan says near a pause; a point where the exact hedge is due."""
+        if state.exact_due:
+            return Band(want, want)
+        if not state.near or state.pause is None:
+            return band
+        plan = self._plan_of(state.pause)
+        return shrunk(band, want, width=plan.width, first=state.last_ts < state.pause.start - plan.lead)
+
+    def _calm_until(self, view: StrategyView) -> Nanos:
+        """Until when no pause asks for anything; now, while one does."""
+        until = FOREVER
+        for state in self._states:
+            if state.stopped or state.near or state.exact_due or state.pause is None:
+                return view.now
+            plan = self.halt if state.after_halt else self.overnight
+            if state.resumed != NEVER and view.now < state.resumed + plan.settle:
+                return view.now
+            until = min(until, state.pause.start - self._plan_of(state.pause).lead)
+        return until
+
+    def _flatten(self, view: StrategyView, state: _State, pause: Pause) -> Target | None:
+        """Back to what the owner brought, once."""
+        key = state.instrument.id
+        quantity = view.opened(key)
+        if view.held(key) + view.working(key) == quantity:
+            return None
+        self._note_traded(state)
+        what = "halt" if pause.halt else "close"
+        return Target(
+            book=self.book,
+            lines=(TargetLine(key, quantity, float(quantity)),),
+            reason=f"flat before the {what} at {iso(pause.start)}, as planned",
+            evidence=self._evidence(view, state, (float(quantity), float(quantity))),
         )
 
     def _evidence(self, view: StrategyView, state: _State, band: tuple[float, float]) -> Evidence:
@@ -574,6 +905,10 @@ def _change(old: float, new: float) -> float:
     if old == new:
         return 0.0
     return abs(new / old - 1.0) if old else math.inf
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _known(value: float) -> float | None:

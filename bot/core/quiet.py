@@ -13,9 +13,10 @@ from typing import Final
 
 import msgspec
 
+from bot.domain import units
 from bot.domain.units import Nanos
 
-FOREVER: Final[Nanos] = 2**63 - 1
+FOREVER: Final[Nanos] = units.FOREVER
 ANY_PRICE: Final = (-math.inf, math.inf)
 """The interval of an instrument that must be quoted on both sides, at whatever price."""
 

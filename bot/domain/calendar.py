@@ -8,17 +8,25 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.domain.units import NS_PER_DAY, NS_PER_YEAR, Nanos, Years, iso
+from bot.domain.units import FOREVER, NEVER, NS_PER_DAY, NS_PER_YEAR, Nanos, Years, iso
 
 _EPOCH: Final = date(1970, 1, 1)
 _ALWAYS_FROM: Final = date(1900, 1, 1)
 _ALWAYS_UNTIL: Final = date(2192, 1, 1)  # 292 years: so many nanoseconds of trading an int64 counts
+
+
+class Pause(NamedTuple):
+    """A stretch without trading, `[start, end)`: from a close to the next open, or a halt. `end` FOREVER: not known."""
+
+    start: Nanos
+    end: Nanos
+    halt: bool
 
 
 class Sessions(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True):
@@ -78,6 +86,17 @@ class Sessions(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True):
         if row >= len(self.closes):
             raise ValueError(f"calendar {self.name}: no close after {iso(ts)}, it ends with {self.last}")
         return int(self.closes[row])
+
+    def pause_at(self, ts: Nanos) -> Pause:
+        """The stretch without trading that is on at `ts`, or else the next one; its end is FOREVER past the last session."""
+        row = self._row_at(ts)
+        if row >= 0 and ts < self.closes[row]:
+            halt = int(np.searchsorted(self.halts[:, 1], ts, side="right"))
+            if halt < len(self.halts) and self.halts[halt, 0] < self.closes[row]:
+                return Pause(int(self.halts[halt, 0]), int(self.halts[halt, 1]), halt=True)
+        start = int(self.closes[row]) if row >= 0 else NEVER
+        end = int(self.opens[row + 1]) if row + 1 < len(self.opens) else FOREVER
+        return Pause(start, end, halt=False)
 
     def date_at(self, ts: Nanos) -> date | None:
         """The trade date of the session in which an instant falls, its halts included; None between sessions."""

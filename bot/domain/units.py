@@ -32,6 +32,9 @@ NEVER: Final[Nanos] = -(1 << 62)
 """The instant of what has not happened, to be compared with `==` only: instants before 1970 are below zero and real. It lies
 in 1823, before any price, and its distance to any instant before 2116 fits 64 bits."""
 
+FOREVER: Final[Nanos] = 2**63 - 1
+"""The instant that does not come."""
+
 CENT: Final = Decimal("0.01")
 
 _INSTANT = re.compile(r"^(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9}))?(Z|[+-]\d{2}:?\d{2})$")

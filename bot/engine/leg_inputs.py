@@ -41,6 +41,10 @@ class LegInputs:
         """A number that changes when a vol of the underlying does."""
         return self._legs.slice.vol_version
 
+    def holding(self) -> tuple[tuple[str, float], ...]:
+        """The legs by id with their weights in underlying units, in order of id."""
+        return tuple(sorted(zip(self._legs.ids, self._legs.weight.tolist(), strict=True)))
+
     def ratio(self) -> float:
         """d(price the options are valued at) / d(price traded): 1 but for parity forwards."""
         return self._valuation.price_ratio(self._legs.slice) if self._parity else 1.0

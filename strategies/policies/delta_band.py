@@ -18,6 +18,7 @@ class DeltaBand:
 
     interval: Nanos | None = None
     needs_ticks = True
+    needs_last = False
     needs_terms = False
 
     def __init__(self, *, half_width: float, to: Literal["edge", "centre"] = "edge") -> None:
@@ -38,6 +39,11 @@ class DeltaBand:
     def stays(self, want: float, held: float, per_contract: float) -> bool:
         """True when |net delta| is inside the half width by more than rounding could take away."""
         return -self._sure < (want - held) * per_contract < self._sure
+
+    @property
+    def sure(self) -> float:
+        """The net delta under which nothing is done, at any price and instant."""
+        return self._sure
 
     def slack(self, want: float, held: float, per_contract: float) -> float:
         """The half width less what the net delta is off already, by more than rounding could take away."""

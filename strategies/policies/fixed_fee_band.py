@@ -65,6 +65,7 @@ class FixedFeeBand:
 
     interval: Nanos | None = None
     needs_ticks = True
+    needs_last = False
     needs_terms = True
     bounded = True
 

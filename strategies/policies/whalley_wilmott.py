@@ -38,6 +38,7 @@ class WhalleyWilmott:
 
     interval: Nanos | None = None
     needs_ticks = True
+    needs_last = False
     needs_terms = True
     bounded = True
 

@@ -42,6 +42,7 @@ class Zakamouline:
 
     interval: Nanos | None = None
     needs_ticks = True
+    needs_last = False
     needs_terms = True
     bounded = True
 
