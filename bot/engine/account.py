@@ -6,7 +6,6 @@ Every run carries several accounts on the same marks: `dynamic` (the only one th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Protocol
@@ -45,8 +44,10 @@ from bot.domain.instruments import (
 )
 from bot.domain.market import MarketView
 from bot.domain.orders import OPEN, Allocation, Fill, Order, OrderStatus, Refusal, move
-from bot.domain.units import NEVER, Nanos, decimal_of
+from bot.domain.units import Nanos, decimal_of, iso
 from bot.engine import bonds, desk, limits
+from bot.engine.exposure import Units
+from bot.engine.gate import THROTTLE, Gate, GateSettings, Waiting
 from bot.engine.journal import (
     Adjusted,
     Alarmed,
@@ -65,6 +66,7 @@ from bot.engine.journal import (
     Transferred,
     VenueSaid,
 )
+from bot.engine.kill import Rung
 from bot.engine.ledger import Converter, Ledger, category_of, convert_sum
 from bot.engine.leg_inputs import LegInputs
 from bot.engine.marks import NAN, Marks
@@ -91,10 +93,11 @@ def _no_timer(slot: Slot, ts: Nanos, name: str) -> None:
 class OrderState:
     """One of our orders at a venue: its status, what was filled and how much each book got of it."""
 
-    __slots__ = ("allocated", "cancelling", "fill_ids", "filled", "order", "status")
+    __slots__ = ("allocated", "cancelling", "fill_ids", "filled", "order", "passed", "status")
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, passed: Rung = Rung.NONE) -> None:
         self.order = order
+        self.passed = passed
         self.status = OrderStatus.SUBMITTED
         self.filled = ZERO
         self.allocated: dict[str, Decimal] = {}
@@ -148,6 +151,8 @@ class Account:
         checks: Sequence[tuple[str, limits.Limit]] = (),
         base_currency: str = "USD",
         sessions: Mapping[str, Sessions] | None = None,
+        gate: GateSettings | None = None,
+        units: Units | None = None,
     ) -> None:
         self.name = name
         self.sessions: Mapping[str, Sessions] = {} if sessions is None else sessions
@@ -157,7 +162,6 @@ class Account:
         self.broker = broker
         self.in_loop: InLoopBroker | None = broker if isinstance(broker, InLoopBroker) else None
         self.ledger = Ledger(name, universe, base_currency)
-        self.checks = list(checks)
         self.orders: dict[str, OrderState] = {}
         self.open_ids: dict[str, None] = {}
         self.targets: dict[tuple[str, str], Decimal] = {}
@@ -193,6 +197,14 @@ class Account:
         self.interest_since: Callable[[Nanos], Decimal] = lambda _: ZERO
         self.convert: Converter = lambda currency: Decimal(1) if currency == base_currency else None
         self._ending: list[tuple[PositionKey, Decimal]] = []
+        self.pulled: list[tuple[Rung, str]] = []
+        """Rungs the gate stands on already and the record does not tell yet."""
+        self.gate = Gate(self, gate, given=checks, units=units)
+
+    @property
+    def checks(self) -> list[tuple[str, limits.Limit]]:
+        """The limits that need no memory, by code."""
+        return self.gate.checks
 
     # ------------------------------------------------------------------ what is held and open
 
@@ -300,12 +312,23 @@ class Account:
                 continue
             for line in target.lines:
                 key = (target.book, line.instrument)
+                if self.gate.scale is not None:
+                    line = self._scaled(key, line, self.gate.scale)  # noqa: PLW2901  the line that is traded
                 if self.targets.get(key) != line.quantity:
                     self.targets[key] = line.quantity
                     self._record_target(slot, target, line)
                 touched[line.instrument] = target
         for instrument, target in sorted(touched.items()):
             self._trade(instrument, target, now, outlet)
+
+    def _scaled(self, key: tuple[str, str], line: TargetLine, scale: Decimal) -> TargetLine:
+        """The line at the size this account is let: a fraction of what it asks for beyond what the book opened with."""
+        brought = self.opened.get(key, ZERO)
+        quantity = brought + round_to_lot(
+            (line.quantity - brought) * scale, self.universe.get(line.instrument).lot, toward_zero=True
+        )
+        unrounded = float(brought) + (line.unrounded - float(brought)) * float(scale)
+        return TargetLine(line.instrument, quantity, unrounded)
 
     def _record_target(self, slot: Slot, target: Target, line: TargetLine) -> None:
         self.pending.append(
@@ -319,38 +342,122 @@ class Account:
             )
         )
 
-    def _trade(self, instrument: str, target: Target, now: Nanos, outlet: Outlet) -> None:
+    def _trade(
+        self, instrument: str, target: Target, now: Nanos, outlet: Outlet, *, approved: Decimal | None = None
+    ) -> None:
+        """Send what is missing of an instrument, `approved` contracts at most where a person was asked."""
         gaps = {
             book: desk.gap(quantity, self.held(book, instrument), self.working(book, instrument))
             for (book, name), quantity in self.targets.items()
             if name == instrument
         }
         crossings, left = desk.cross(gaps)
-        price = None if self.why_frozen(instrument) else self.valuation.mark(instrument, now)
+        price = self.valuation.mark(instrument, now) if self._may_cross(instrument) else None
         if price is not None:  # else the opposite gaps stay open until books may cross at a mark
             for crossing in crossings:
                 self._transfer(instrument, crossing, price)
+        if approved is not None:
+            left = desk.clip(left, approved, self.universe.get(instrument).lot)
         net = sum(left.values(), ZERO)
         if not net:
             return
         if self._cancel_opposite(instrument, net, now, outlet):
             return
         order = self._compose(instrument, net, left, target, now)
-        refusal = self._check(order)
+        refusal = self.gate.check(order)
         if refusal is not None:
-            first = refusal.code not in self.refusals
-            self.refusals[refusal.code] = self.refusals.get(refusal.code, 0) + 1
-            self.pending.append(Refused(account=self.name, refusal=refusal))
-            if first:
-                text = f"account {self.name}: a limit refused {order.quantity} {instrument}: {refusal.text}"
-                self.alarm(Alarm(code="refused", text=text, ts=now))
-            return
+            self._refuse(refusal)
+        elif self.gate.mode.stage == "live" or approved is not None:
+            self._release(order, outlet)
+        else:
+            self._stage(order, target)
+
+    def _may_cross(self, instrument: str) -> bool:
+        """True when two books may pass an instrument between them: nothing but observing, freezes and kills keeps them."""
+        gate = self.gate
+        return gate.mode.stage != "observe" and gate.kill.rung < Rung.CANCEL_ALL and not self.why_frozen(instrument)
+
+    def approve(self, kept: Waiting, now: Nanos, outlet: Outlet) -> bool:
+        """Send what a person approved, as far as it is still wanted; False when it is not wanted any more."""
+        sent = self.order_count
+        self._trade(kept.instrument, kept.target, now, outlet, approved=kept.quantity)
+        return self.order_count > sent
+
+    def may_leave(self, order: Order) -> str:
+        """Why an order of ours may not be handed to a venue now, empty when it may: the last look before the wire."""
+        state = self.orders.get(order.id)
+        return self.gate.may_leave(order, Rung.NONE if state is None else state.passed)
+
+    def withdraw(self, kept: Waiting, code: str, text: str, now: Nanos) -> None:
+        """Put on the record that an order that waited will not be sent."""
+        self._refuse(
+            Refusal(code=code, text=text, account=self.name, instrument=kept.instrument, quantity=kept.quantity, ts=now)
+        )
+
+    def flatten(self, now: Nanos, outlet: Outlet) -> None:
+        """Close what is held, an order for each instrument that has none open; asks neither a model nor a price."""
+        busy = {self.orders[i].order.instrument for i in self.open_ids}
+        for instrument, held in sorted(self.ledger.quantities().items()):
+            contract = self.universe.get(instrument)
+            if instrument in busy or (isinstance(contract, OptionContract) and contract.expiry <= now):
+                continue
+            if not self.gate.may_flatten(instrument):
+                continue
+            order = self._closing_order(instrument, held, now)
+            refusal = self.gate.check(order, flattens=True)
+            if refusal is None:
+                self._release(order, outlet)
+            else:
+                self._refuse(refusal)
+
+    def _closing_order(self, instrument: str, held: Decimal, now: Nanos) -> Order:
+        owners: dict[str, Decimal] = {}
+        for key, quantity in self.holders(instrument):
+            owners[key.book] = owners.get(key.book, ZERO) - quantity
+        left = desk.clip({book: q for book, q in owners.items() if (q < 0) == (held > 0)}, -held, None)
+        return Order(
+            id=self._next_id(),
+            account=self.name,
+            instrument=instrument,
+            quantity=-held,
+            ts=now,
+            allocations=tuple(Allocation(book, q) for book, q in sorted(left.items()) if q),
+            reason="kill: flatten",
+            closing=True,
+        )
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Count a refusal and put it on the record; the first of its code is told to a person."""
+        code = refusal.code
+        first = code not in self.refusals
+        self.refusals[code] = self.refusals.get(code, 0) + 1
+        row = self.gate.row_of(refusal)
+        if row is not None:
+            self.pending.append(Refused(account=self.name, refusal=row))
+        if first:
+            text = f"account {self.name}: a limit refused {refusal.quantity} {refusal.instrument}: {refusal.text}"
+            self.alarm(Alarm(code="refused", text=text, ts=refusal.ts))
+
+    def _release(self, order: Order, outlet: Outlet) -> None:
+        """Record an order that passed the gate and give it to the outlet: the one place where orders leave an account."""
         self.order_count += 1
         self.order_version += 1
-        self.orders[order.id] = OrderState(order)
+        self.orders[order.id] = OrderState(order, self.gate.kill.rung)
         self.open_ids[order.id] = None
         self.pending.append(Ordered(account=self.name, order=order))
+        self.gate.note_sent(order)
         outlet.submit(self, order)
+
+    def _stage(self, order: Order, target: Target) -> None:
+        """Keep back what the mode does not let go: for the record only, or until a person approves it."""
+        if self.gate.mode.stage == "observe":
+            self._refuse(limits.refuse(order, "observe", "mode observe: decided, not sent"))
+            return
+        kept = self.gate.wait(order, target)
+        if kept is None:
+            return
+        text = f"{order.quantity} {order.instrument} waits until {iso(kept.until)} for 'approve {kept.ticket}': {order.reason}"
+        self.alarm(Alarm(code="confirm", text=text, ts=order.ts))
 
     def _compose(self, instrument: str, net: Decimal, left: dict[str, Decimal], target: Target, now: Nanos) -> Order:
         limit = target.limits.get(instrument) if target.kind == "limit" else None
@@ -383,6 +490,10 @@ class Account:
         ]
         for state in opposite:
             if not state.cancelling:
+                if not self.gate.may_cancel(now):
+                    text = f"more than {self.gate.limits.cancels_per_second:g} cancels a second: {state.order.id} stays open"
+                    self._refuse(limits.refuse(msgspec.structs.replace(state.order, ts=now), "cancel_rate", text))
+                    continue
                 state.cancelling = True
                 outlet.cancel(self, state.order.id, "the target moved the other way")
         return bool(opposite)
@@ -406,30 +517,6 @@ class Account:
                 quantity=crossing.quantity,
                 price=price,
             )
-        )
-
-    def _check(self, order: Order) -> Refusal | None:
-        instrument = self.universe.get(order.instrument)
-        column = self.universe.index(order.instrument)
-        seen = [ts for ts in (self.marks.quote_times[column], self.marks.last_times[column]) if ts != NEVER]
-        price = self.marks.mid(column)
-        view = limits.LimitView(
-            instrument=instrument,
-            price=price if not math.isnan(price) else self.marks.last(column),
-            quote_age_ns=order.ts - max(seen) if seen else None,
-            held=self.ledger.book.quantity(order.instrument) + self._open_quantity(order.instrument),
-            open_orders=len(self.open_ids),
-            frozen=self.why_frozen(order.instrument),
-        )
-        for check in (limits.refuse_frozen, *(check for _, check in self.checks)):
-            refusal = check(order, view)
-            if refusal is not None:
-                return refusal
-        return None
-
-    def _open_quantity(self, instrument: str) -> Decimal:
-        return sum(
-            (s.left for s in map(self.orders.__getitem__, self.open_ids) if s.order.instrument == instrument), ZERO
         )
 
     # ------------------------------------------------------------------ what venues say
@@ -461,6 +548,7 @@ class Account:
                     self.alarm(Alarm(code="rejected", text=text, ts=event.ts_recv))
                 self.refusals[code] = self.refusals.get(code, 0) + 1
                 self._say(event, f"{event.code}: {event.text}")
+                self._note_pull(self.gate.note_reject(event.ts_recv))
             case Cancelled():
                 self.finish(state, OrderStatus.CANCELLED)
                 self._say(event, event.reason)
@@ -522,6 +610,8 @@ class Account:
         self.ledger.fill(fill, keys, first_of_order=first)
         self.fill_count += 1
         self._note_delay(state.order, event)
+        if first:
+            self._throttle(self.gate.note_execution(state.order, fill.ts), event.ts_recv)
         if state.status in OPEN:
             state.status = move(fill.order_id, state.status, OrderStatus.PARTIAL if state.left else OrderStatus.FILLED)
         else:  # it crossed our cancel on the way: what the venue executed is held, whatever we thought
@@ -531,6 +621,18 @@ class Account:
             self.open_ids.pop(fill.order_id, None)
         self.pending.append(Executed(account=self.name, fill=fill, allocations={b: q for b, q in parts.items() if q}))
         return True
+
+    def _throttle(self, turned: Sequence[tuple[str, str]], now: Nanos) -> None:
+        """Disable books that turn round and round, until a person enables them."""
+        for book, why in turned:
+            self.gate.note(THROTTLE, f"{book}: {why}")
+            text = f"account {self.name}: book {book} is disabled until a person enables it: {why}"
+            self.alarm(Alarm(code="throttled", text=text, ts=now, action="freeze"))
+
+    def _note_pull(self, pull: tuple[Rung, str] | None) -> None:
+        """Keep a rung that a limit pulls until the loop has an outlet for its cancels; the gate stands on it at once."""
+        if pull is not None and self.gate.pull(*pull):
+            self.pulled.append(pull)
 
     def _refuse_impossible(self, state: OrderState, fill: Fill) -> None:
         """Halt on a fill that the order could not have had: another instrument, the other side, more than was left."""
@@ -599,7 +701,7 @@ class Account:
             holders = [(k, q) for k, q in self.holders(bond.id) if k.book == target.book and q > 0]
             left = sum((q for _, q in holders), ZERO) - max(line.quantity, ZERO)
             given = bonds.elected(bond, target.via, now)
-            why = self.why_frozen(bond.id) or (given if isinstance(given, str) else "")
+            why = self.why_frozen(bond.id) or self.gate.why_not_elected() or (given if isinstance(given, str) else "")
             if self.in_loop is None:
                 why = "this venue takes no election; instruct the agent by hand"
             if why or isinstance(given, str) or left <= 0:

@@ -56,6 +56,21 @@ def cross(gaps: Mapping[str, Decimal]) -> tuple[list[Crossing], dict[str, Decima
         crossings.append(Crossing(seller, buyer, quantity))
 
 
+def clip(gaps: Mapping[str, Decimal], most: Decimal, lot: Decimal | None) -> dict[str, Decimal]:
+    """Gaps of one sign brought down to a sum of `most`, pro rata; nothing when the sum is on the other side of it.
+
+    >>> clip({"a": Decimal(6), "b": Decimal(3)}, Decimal(3), Decimal(1))
+    {'a': Decimal('2'), 'b': Decimal('1')}
+    """
+    left = {book: gap for book, gap in gaps.items() if gap}
+    net = sum(left.values(), ZERO)
+    if not net or not most or (net > 0) != (most > 0):
+        return {}
+    if abs(net) <= abs(most):
+        return left
+    return allocate(most, [Allocation(book, gap) for book, gap in sorted(left.items())], lot)
+
+
 def allocate(
     filled: Decimal, allocations: Sequence[Allocation], lot: Decimal | None, already: Mapping[str, Decimal] = NOTHING
 ) -> dict[str, Decimal]:

@@ -41,10 +41,11 @@ from bot.domain.book import PositionKey
 from bot.domain.calendar import Pause
 from bot.domain.instruments import ConvertibleBond, OptionContract, Spot, Universe, settlement_currency
 from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
+from bot.domain.orders import OrderStatus
 from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
-from bot.engine import bonds
+from bot.engine import bonds, controls, kill
 from bot.engine.account import Account, Slot
-from bot.engine.journal import Asked, Balanced, Closed, Controlled, Fact, JournalWriter, Snapshotted, Started
+from bot.engine.journal import Asked, Balanced, Closed, Fact, JournalWriter, Snapshotted, Started
 from bot.engine.marks import NAN, Marks
 from bot.engine.outbox import Outbox
 from bot.engine.recovery import Recovered, state_of
@@ -192,6 +193,9 @@ class Loop:
             self.bus.publish(item)
         else:
             self.advance(item.ts_recv)
+        elif isinstance(item, Control) and item.verb == kill.PULL:
+            self._take_kill(item)
+            self.bus.publish(item)
             self._take_control(item)
             self._record()
             if self.outbox.release():
@@ -200,6 +204,26 @@ class Loop:
 
     def advance(self, ts: Nanos) -> None:
         """Let time pass to just before what happens at `ts`: close the open instant, run what falls due."""
+    def _take_kill(self, item: Control) -> None:
+        """Stand on the rung before anything else happens; what then fails keeps no cancel from leaving."""
+        rung, cause = kill.read_pull(item.argument)
+        for account in self.accounts:
+            controls.pull(account, rung, cause)
+        try:
+            self.advance(item.ts_recv)
+            self._take_control(item)
+            self._record()
+            self.outbox.release()
+        except BaseException:
+            self.now = max(self.now, item.ts_recv)
+            for account in self.accounts:
+                controls.cancel_at_last(account, self.outbox)
+            for account, order in self.outbox.release_cancels():
+                account.finish(account.orders[order.id], OrderStatus.CANCELLED)
+            raise
+        finally:
+            self._refresh_due()
+
         if ts == self._open_ts:
             self._closed_early = False  # more data of the present instant: it closes again
             return
@@ -271,7 +295,7 @@ class Loop:
             if self.done:
                 break
             if self._needs_every_instant():
-                i = self._skip(batch, i) or self._walk(batch, i, base)
+                i = (0 if self._stopped_at == base + i else self._skip(batch, i, base)) or self._walk(batch, i, base)
             else:
                 j = int(np.searchsorted(times, self._due(), side="right"))
                 j = max(j, i + 1)
@@ -337,7 +361,7 @@ class Loop:
                 return False
         return bool(self._tick_slots)
 
-    def _skip(self, batch: QuoteBatch, i: int) -> int:
+    def _skip(self, batch: QuoteBatch, i: int, base: int) -> int:
         """Fold the rows from `i` on that no strategy need be woken for; the first row not taken, 0 when none was."""
         if not self._is_quiet():
             return 0
@@ -504,12 +528,12 @@ class Loop:
         self._end_boxes()  # whoever has a plan for halts looks at the next price
 
     def _control(self, item: Control) -> None:
-        for account in self.accounts:
-            if item.verb == "halt":
-                account.halted = f"halted by {item.operator or 'a person'}"
-            elif item.verb == "resume":
-                account.halted = ""
-            account.pending.append(Controlled(account=account.name, verb=item.verb, argument=item.argument))
+        meant = [
+            controls.obey(account, item, self.now, self.outbox, speaks=account is self.accounts[0])
+            for account in self.accounts
+        ]
+        if not any(meant):
+            self._alarm("refused_control", f"{item.verb} {item.argument!r}: nothing of that name waits or is disabled")
         if item.verb == "balance":
             self._balance(item)
         if item.verb == "stop" and self.started_at is not None and not self._ending:
@@ -736,7 +760,7 @@ class Loop:
             self._settle(slot, targets)
         elif slot.account.pending:
             self._record()
-        if slot.asks_for_box and not slot.disabled and not slot.patience:
+        if slot.asks_for_box and not slot.disabled and not slot.patience and not self._answer_is_due(slot.account, now):
             self._ask_for_box(slot)
 
     def _ask_for_box(self, slot: Slot) -> None:
@@ -759,6 +783,21 @@ class Loop:
         self._record()
         if self.outbox.release():
             self._refresh_due()
+    def _answer_is_due(self, account: Account, now: Nanos) -> bool:
+        """True when a venue speaks at this very instant: a promise given before would end at its word."""
+        if not account.open_ids or account.in_loop is None or account.in_loop.next_due() > now:
+            return False
+        self._asks_after = True
+        return True
+
+    def _ask_after_answers(self, now: Nanos) -> None:
+        """All that was due at this instant is done: who would be asked for a promise at its next waking is asked now."""
+        self._asks_after = False
+        for _, slot in self._tick_slots:
+            if slot.box is None and slot.asks_for_box and not slot.patience and not slot.disabled:
+                slot.view.now = now
+                self._ask_for_box(slot)
+
 
     def _let_venues_look(self, now: Nanos) -> None:
         for account in self.accounts:
@@ -806,6 +845,8 @@ class Loop:
             self._sample_wanted = True
         if self._purging:
             self._end_purges(account)
+            if self._asks_after and not self._has_open_orders:
+                self._ask_after_answers(t)
         if self._closing and not self.done:
             self._close_again(account, event)
         for slot in account.slots:
@@ -826,6 +867,10 @@ class Loop:
     _snapped = 0
     _due_ts: Nanos = FOREVER
     _has_open_orders = False
+        if account.pulled:
+            controls.settle_pulls(account, self.now, self.outbox)
+        elif account.gate.standing.kill.rung is kill.Rung.FLATTEN:
+            account.flatten(self.now, self.outbox)
     _closed_early = False
     _every_instant = False
     _stride = SHORTEST_STRIDE
@@ -850,6 +895,8 @@ class Loop:
     def _needs_every_instant(self) -> bool:
         self._every_instant = (
             self._has_open_orders or (self.started_at is not None and bool(self._tick_slots)) or self.bus.watched(Quote)
+    _asks_after = False
+    _stopped_at = -1
         )
         return self._every_instant
 
@@ -1140,6 +1187,20 @@ class Loop:
     def _sample(self, now: Nanos, *, on_grid: bool) -> None:
         self._sample_wanted = False
         self.sampler.take(now, self.convert, on_grid=on_grid)
+            self._ask_gates(now)
+
+    def _ask_gates(self, now: Nanos) -> None:
+        """At every valuation but the first gates value contracts anew and look at losses."""
+        for account in self.accounts:
+            if not account.gate.watches_valuations:
+                continue
+            noted = len(account.pending)
+            controls.on_valuation(account, now, self.outbox)
+            if len(account.pending) == noted:
+                continue
+            self._record()
+            if self.outbox.release():
+                self._refresh_due()
 
     def _accrue(self, now: Nanos) -> None:
         """Interest on cash and the fee for borrowed stock since last time, by the year of 365 days."""

@@ -6,10 +6,11 @@ the journal has them on disk and the driver, outside the loop, awaits them; a `r
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 
-from bot.core.events import Unknown, VenueEvent
+from bot.core.events import Cancelled, Unknown, VenueEvent
 from bot.core.ports import Broker, InLoopBroker
 from bot.domain.orders import Order
 from bot.domain.units import Nanos
@@ -50,6 +51,23 @@ class Outbox:
                 venue.drop(command, self._now(), reason)
         return released
 
+    def release_cancels(self) -> list[tuple[Account, Order]]:
+        """Hand on the cancels that are ready, recorded or not; the orders among them, which are not sent.
+
+        For the kill ladder when a record or a venue failed: one venue that raises keeps no other cancel back.
+        """
+        dropped: list[tuple[Account, Order]] = []
+        while self._ready:
+            account, command, reason = self._ready.popleft()
+            if isinstance(command, Order):
+                dropped.append((account, command))
+            elif account.in_loop is None:
+                self._external.appendleft((-1, account, command))
+            else:
+                with contextlib.suppress(Exception):
+                    account.in_loop.drop(command, self._now(), reason)
+        return dropped
+
     @property
     def waiting(self) -> bool:
         """True while an external venue's command is not yet sent."""
@@ -62,11 +80,22 @@ class Outbox:
     async def send(self) -> list[tuple[Account, VenueEvent]]:
         """Send external venues what is durable by now; a send that fails leaves the order UNKNOWN, never failed."""
         unknown: list[tuple[Account, VenueEvent]] = []
+        kept: set[str] = set()
         while self._external and self._external[0][0] <= self._journal.durable:
             _, account, command = self._external.popleft()
             broker = account.broker
             if isinstance(broker, InLoopBroker) or not isinstance(broker, Broker):
                 continue
+            why = account.may_leave(command) if isinstance(command, Order) else ""
+            if why and isinstance(command, Order):
+                kept.add(command.id)
+                text = f"never sent: {why}"
+                unknown.append(
+                    (account, Cancelled(ts_recv=self._now(), account=account.name, order_id=command.id, reason=text))
+                )
+                continue
+            if command in kept:
+                continue  # a cancel of an order that was never sent
             self.sent(account, command)
             try:
                 if isinstance(command, Order):
