@@ -15,7 +15,7 @@ from bot.core.events import Alarm, Evidence, Target, TargetLine
 from bot.core.hedge_cost import EstimatedHedge
 from bot.core.pauses import HOLD, Pausing, SeesPauses, shrunk
 from bot.core.ports import Band, BandInput, Hedge, HedgePlan, HedgePolicy, LegInput, StrategyView
-from bot.core.quiet import ANY_PRICE, FOREVER, UNTIL_TIMER, QuietBox
+from bot.core.quiet import ANY_PRICE, FOREVER, NO_PRICE, UNTIL_TIMER, QuietBox
 from bot.domain.calendar import Pause
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
@@ -265,14 +265,14 @@ class DeltaHedger:
         book: str = "main",
         name: str = "delta_hedger",
         fallback: Literal["last", "hold"] = "last",
-        overnight: Pausing = HOLD,
-        halt: Pausing = HOLD,
+        overnight: Pausing | Mapping[str, Any] = HOLD,
+        halt: Pausing | Mapping[str, Any] = HOLD,
     ) -> None:
         if not hedges:
             raise ValueError("delta_hedger: expected at least one [[hedges]] entry, found none")
         self.name = name
-        self.overnight = overnight
-        self.halt = halt
+        self.overnight = overnight if isinstance(overnight, Pausing) else Pausing(**overnight)
+        self.halt = halt if isinstance(halt, Pausing) else Pausing(**halt)
         self.book = book
         self.policy = policy
         self.hedges = list(hedges)
@@ -283,7 +283,7 @@ class DeltaHedger:
         self._needs_ticks: bool = getattr(policy, "needs_ticks", True)
         self._slack: Callable[[float, float, float], float] | None = None
         self._states: list[_State] = []
-        self._plans_pauses = overnight != HOLD or halt != HOLD
+        self._plans_pauses = self.overnight != HOLD or self.halt != HOLD
         self._needs_last: bool = getattr(policy, "needs_last", True)
         self._named = [hedge.underlying for hedge in self.hedges]
         self._changed = False
@@ -404,6 +404,10 @@ class DeltaHedger:
             return UNTIL_TIMER
         if self._slack is None:
             return None
+        renewals = self._renewals(view)
+        if renewals:  # compiled code issues the box at the next row: none is reckoned here
+            nowhere = {renewal.column: NO_PRICE for renewal in renewals}
+            return QuietBox(view.now, {state.column: ANY_PRICE for state in self._states} | nowhere, renewals)
         intervals: dict[int, tuple[float, float]] = {}
         until = self._calm_until(view) if self._plans_pauses else FOREVER
         if until <= view.now:
@@ -825,6 +829,11 @@ class DeltaHedger:
         key = state.instrument.id
         quantity = view.opened(key)
         if view.held(key) + view.working(key) == quantity:
+            return None
+        if math.isnan(view.market.mid(state.column)) and math.isnan(self._last_price(view, state)):
+            self._blocked(view, state, f"no two-sided quote of {key}")
+            if not self._needs_ticks:
+                view.wake_at(view.now + LOOK_AGAIN, NEAR)
             return None
         self._note_traded(state)
         what = "halt" if pause.halt else "close"

@@ -71,6 +71,20 @@ def _named(table: BaseModel, keys: tuple[str, ...]) -> Iterator[str]:
                 yield from _named(item, keys)
 
 
+class PauseTable(Section):
+    """What a hedger does before and after a stretch in which its hedge cannot be traded."""
+
+    plan: Literal["hold", "shrink", "flatten"] = Field(
+        default="hold", description="from `lead` before it: the rule as ever, its band cut, or the hedge taken off"
+    )
+    lead: Interval = Field(default=parse_span("15m"), description="how long before it the plan begins")
+    width: Share = Field(default=0.0, description="of the rule's band that shrink leaves; 0: the exact hedge")
+    settle: Interval | None = Field(default=None, description="wait after the first price afterwards; absent: none")
+    after: Literal["policy", "exact"] = Field(
+        default="policy", description="then the rule as ever, or the exact hedge once"
+    )
+
+
 class DeltaHedgerConfig(StrategyTable):
     """Holds the book's delta at its target."""
 
@@ -82,6 +96,12 @@ class DeltaHedgerConfig(StrategyTable):
         default=(), max_length=1000, description="all of the book when empty"
     )
     policy: PolicyConfig = Field(description="when and how much it trades")
+    overnight: PauseTable | None = Field(
+        default=None, description="nights, weekends and holidays of the hedge's calendar; absent: no plan"
+    )
+    halt: PauseTable | None = Field(
+        default=None, description="halts of the calendar, and those the venue tells of; absent: no plan"
+    )
 
 
 class JumpsTable(Section):

@@ -21,6 +21,7 @@ from bot.app import config as configs
 from bot.app.book_file import LoadedBook, check_book, load_book
 from bot.app.calendars import named
 from bot.app.config_parts import bare
+from bot.app.config_strategies import DeltaHedgerConfig
 from bot.app.contracts import resolve_instrument
 from bot.app.history_file import read_history
 from bot.app.marks_file import read_vol_marks
@@ -640,7 +641,9 @@ def make_strategies(
     """An account's strategies; one that takes no policy is held back as `twin` says."""
     made: list[Strategy] = []
     for entry in entries:
-        strategy = make_strategy(entry, config, policy)
+        planless = twin is not None and isinstance(entry, DeltaHedgerConfig)
+        known = entry.model_copy(update={"overnight": None, "halt": None}) if planless else entry
+        strategy = make_strategy(known, config, policy)
         made.append(strategy if twin is None or _takes_policy(entry) else twin(strategy))
     return made
 

@@ -94,9 +94,11 @@ class Sessions(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True):
             halt = int(np.searchsorted(self.halts[:, 1], ts, side="right"))
             if halt < len(self.halts) and self.halts[halt, 0] < self.closes[row]:
                 return Pause(int(self.halts[halt, 0]), int(self.halts[halt, 1]), halt=True)
-        start = int(self.closes[row]) if row >= 0 else NEVER
-        end = int(self.opens[row + 1]) if row + 1 < len(self.opens) else FOREVER
-        return Pause(start, end, halt=False)
+        if row < 0:
+            return Pause(NEVER, int(self.opens[0]) if len(self.opens) else FOREVER, halt=False)
+        gaps = self.closes[row:-1] < self.opens[row + 1 :]  # a session may begin as the one before it ends: no pause
+        row += int(np.argmax(gaps)) if gaps.any() else len(gaps)
+        return Pause(int(self.closes[row]), int(self.opens[row + 1]) if gaps.any() else FOREVER, halt=False)
 
     def date_at(self, ts: Nanos) -> date | None:
         """The trade date of the session in which an instant falls, its halts included; None between sessions."""

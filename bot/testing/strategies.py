@@ -30,6 +30,7 @@ from adapters.paper import PaperBroker, PaperOptions
 from bot.core.events import Amend, Control, Corporate, FeedEvent, Reference, Rejected, VenueEvent
 from bot.core.ports import Capabilities, InLoopBroker, Strategy
 from bot.core.quiet import FOREVER
+from bot.domain.calendar import Sessions
 from bot.domain.instruments import Instrument, OptionContract, Spot, Universe, occ_id
 from bot.domain.market import MarketView, Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.orders import Order
@@ -74,7 +75,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 
     `openings` are (book, instrument, contracts) held at the start; `dying` more of them, of contracts that end while the
     run goes on, which only the check of expiries opens. `tradable` are options that may be chosen, `needed` must have a
-    price before anything begins. `names` are the instruments whose quotes the checks of bad quotes spoil (default: all).
+    price before anything begins; `sessions` are by calendar name, no table being always open. `names` are the instruments
+    whose quotes the checks of bad quotes spoil (default: all).
     """
 
     instruments: tuple[Instrument, ...]
@@ -89,6 +91,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     cash: Mapping[str, Decimal] = {}
     valuation: ValuationSettings = ValuationSettings(vol="implied")
     paper: PaperOptions = PaperOptions()
+    sessions: Mapping[str, Sessions] = {}
     remark: Nanos = NS_PER_MINUTE
     report_grid: Nanos = NS_PER_MINUTE
 
@@ -255,6 +258,7 @@ class Played:
             broker=venue,
             strategies=strategies,
             checks=() if checks is None else limits.build(checks),
+            sessions=world.sessions,
         )
         for currency, amount in world.cash.items():
             self.account.ledger.book.add_cash(currency, amount)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from bot.core.hedge_cost import CostEstimate, EstimatedHedge
 from bot.core.pauses import Pausing
 from bot.core.ports import Hedge, HedgePolicy, Strategy
-from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE
-from bot.testing.strategies import CHECKS, STOCK, Case, chain_world
+from bot.domain.calendar import sessions
+from bot.domain.units import NS_PER_MINUTE
+from bot.testing.strategies import CHECKS, START, STOCK, Case, World, chain_world
 from strategies.delta_hedger import DeltaHedger
 from strategies.policies.delta_band import DeltaBand
 from strategies.policies.exact_band import ExactBand
@@ -41,11 +44,31 @@ COSTED = EstimatedHedge(
 )
 
 
-def case(policy: Callable[[], HedgePolicy], *, hedge: Hedge = PLAIN, **keys: Any) -> Case:
+def with_nights() -> World:
+    """The same world, trading from the start for nine hours, with an hour's halt in them, and again after a night of five."""
+    opens = START + HOUR * np.array([0, 14], dtype=np.int64)
+    origin = (date(2024, 1, 2) - date(1970, 1, 1)).days
+    table = sessions(
+        "24/7",
+        first=date(2024, 1, 2),
+        last=date(2024, 1, 3),
+        dates=origin + np.arange(2),
+        opens=opens,
+        closes=opens + HOUR * np.array([9, 12]),
+        halts=START + HOUR * np.array([[4, 5]], dtype=np.int64),
+    )
+    return msgspec.structs.replace(WORLD, sessions={"24/7": table})
+
+
+def case(policy: Callable[[], HedgePolicy], *, hedge: Hedge = PLAIN, world: World = WORLD, **keys: Any) -> Case:
     def make() -> Sequence[Strategy]:
         return [DeltaHedger(hedges=[hedge], policy=policy(), **keys)]
 
-    return Case(make=make, world=WORLD, cuts=6)
+    return Case(make=make, world=world, cuts=6)
+
+
+SHRINKS = Pausing(plan="shrink", lead=2 * HOUR, width=0.2, settle=NS_PER_MINUTE, after="exact")
+FLATTENS = Pausing(plan="flatten", lead=HOUR, settle=HOUR)
 
 
 CASES = {
@@ -62,6 +85,10 @@ CASES = {
     "Zakamouline": case(lambda: Zakamouline(risk_aversion=0.01), hedge=COSTED),
     "Leland": case(lambda: LelandDelta(interval="2h"), hedge=COSTED),
     "exact": case(lambda: ExactBand(risk_aversion=0.001, dates=30), hedge=COSTED),
+    "band by plan": case(lambda: DeltaBand(half_width=20.0), world=with_nights(), overnight=FLATTENS, halt=SHRINKS),
+    "interval by plan": case(
+        lambda: FixedInterval(interval="2h"), world=with_nights(), overnight=SHRINKS, halt=FLATTENS
+    ),
     "guarded": case(lambda: GuardedBand(risk_aversion=0.001, dates=12), hedge=COSTED),
 }
 

@@ -16,6 +16,7 @@ from adapters.paper import PaperBroker, PaperOptions
 from bot.core.events import FeedEvent, Target, TargetLine
 from bot.core.ports import Broker, Hedge, HedgePolicy, InLoopBroker, Strategy, StrategyView
 from bot.core.quiet import UNTIL_TIMER, QuietBox
+from bot.domain.calendar import Sessions
 from bot.domain.instruments import Future, Instrument, OptionContract, Spot, Universe, occ_id
 from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, NS_PER_SECOND, Nanos, nanos
@@ -220,6 +221,7 @@ class Bench:
         checks: limits.LimitSettings | None = None,
         needed: Sequence[str] = (STOCK.id,),
         tradable: Sequence[str] = (),
+        sessions: Mapping[str, Sessions] | None = None,
         seed: int = 0,
         **settings: Any,
     ) -> None:
@@ -243,6 +245,7 @@ class Bench:
                 broker=venue,
                 strategies=chosen,
                 checks=() if checks is None else limits.build(checks),
+                sessions=sessions,
             )
             self.accounts.append(account)
         self.account = self.accounts[0]
@@ -299,9 +302,12 @@ class Bench:
         return found
 
 
+OF_THE_HEDGER = ("book", "name", "fallback", "overnight", "halt")
+
+
 def hedger(policy: HedgePolicy, *, underlying: str = STOCK.id, instrument: str = STOCK.id, **rest: Any) -> DeltaHedger:
-    """A delta hedger of one underlying; keywords of `Hedge` go to it, `book`, `name`, `fallback` to the hedger."""
-    own = {key: rest.pop(key) for key in ("book", "name", "fallback") if key in rest}
+    """A delta hedger of one underlying; keywords of `Hedge` go to it, the others to the hedger."""
+    own = {key: rest.pop(key) for key in OF_THE_HEDGER if key in rest}
     return DeltaHedger(hedges=[Hedge(underlying=underlying, instrument=instrument, **rest)], policy=policy, **own)
 
 
