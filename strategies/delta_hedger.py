@@ -15,7 +15,7 @@ from bot.core.events import Alarm, Evidence, Target, TargetLine
 from bot.core.hedge_cost import EstimatedHedge
 from bot.core.pauses import HOLD, Pausing, SeesPauses, shrunk
 from bot.core.ports import Band, BandInput, Hedge, HedgePlan, HedgePolicy, LegInput, StrategyView
-from bot.core.quiet import ANY_PRICE, FOREVER, NO_PRICE, UNTIL_TIMER, QuietBox
+from bot.core.quiet import ANY_PRICE, FOREVER, UNTIL_TIMER, QuietBox
 from bot.domain.calendar import Pause
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
@@ -404,10 +404,6 @@ class DeltaHedger:
             return UNTIL_TIMER
         if self._slack is None:
             return None
-        renewals = self._renewals(view)
-        if renewals:  # compiled code issues the box at the next row: none is reckoned here
-            nowhere = {renewal.column: NO_PRICE for renewal in renewals}
-            return QuietBox(view.now, {state.column: ANY_PRICE for state in self._states} | nowhere, renewals)
         intervals: dict[int, tuple[float, float]] = {}
         until = self._calm_until(view) if self._plans_pauses else FOREVER
         if until <= view.now:
