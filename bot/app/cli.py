@@ -107,10 +107,19 @@ def run(
     as_json: AsJson = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="write the HTML report beside the run")] = False,
 ) -> None:
-    """Paper-trade until the feeds or the session end; SIGTERM and SIGINT end it cleanly. Pace as configured per feed."""
+    """Trade until the feeds or the session end; SIGTERM and SIGINT end it cleanly. Recorded feeds go at their own pace.
+
+    With storage.durability = "live" this is the daemon: started again, it goes on where its journal ended.
+    """
     from bot.app import runs, terminal  # noqa: PLC0415
 
     loaded = _load(config)
+    if loaded.storage.durability == "live":
+        from bot.app import service  # noqa: PLC0415
+
+        terminal.set_up_logging()
+        service.serve(loaded, say=terminal.say)
+        return
     speeds = {feed.pace for feed in loaded.feeds}
     if len(speeds) > 1:
         raise ConfigError(f"{loaded.path.name}: feeds: expected one pace for all feeds of a run, found {len(speeds)}")

@@ -219,6 +219,7 @@ class LiveSession:
         self._stop = asyncio.Event()
         self._send = asyncio.Event()
         self._ask = asyncio.Event()
+        self._connected = asyncio.Event()
         self._ask_why = "start"
         self._asked_at: dict[str, Nanos] = {}
         self._reconciled: set[str] = set()
@@ -506,6 +507,7 @@ class LiveSession:
                 if isinstance(broker, Fenced):
                     epoch = await broker.take_lease(self.settings.book, self.settings.holder)
                 account.epoch = max(account.epoch, epoch)
+                self._connected.set()
                 self._ask_venue("connected")
                 acknowledges = isinstance(broker, Acknowledges)
                 async for event in broker.events():
@@ -515,6 +517,7 @@ class LiveSession:
 
     def _questions_of(self, account: Account, broker: Broker) -> Callable[[], Awaitable[None]]:
         async def ask() -> None:
+            await self._connected.wait()
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.settings.reconcile_every):
@@ -537,6 +540,7 @@ class LiveSession:
 
     def _keep_alive_of(self, broker: DeadMan) -> Callable[[], Awaitable[None]]:
         async def keep_alive() -> None:
+            await self._connected.wait()
             while True:
                 await broker.keep_alive(self.settings.dead_man)
                 await asyncio.sleep(self.settings.dead_man / 4)

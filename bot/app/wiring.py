@@ -70,10 +70,11 @@ from bot.domain.units import (
 from bot.engine import limits
 from bot.engine.account import Account
 from bot.engine.early_exercise import CashDividend
-from bot.engine.journal import Header, JournalWriter
+from bot.engine.journal import CommitThread, FileStore, Header, JournalWriter, open_live
 from bot.engine.loop import Loop, LoopSettings, Opening
 from bot.engine.marks import Marks
 from bot.engine.model_check import CheckSettings
+from bot.engine.recovery import Recovered
 from bot.engine.shadows import Idle, Once
 from bot.engine.smiles import Rule, SmileRule, SurfaceSettings
 from bot.engine.valuation import PARITY, DeltaTable, SpotSource, Valuation, ValuationSettings
@@ -101,6 +102,8 @@ class Run:
         loop: Loop,
         sessions: Mapping[str, Sessions],
         journal: JournalWriter,
+        committer: CommitThread | None = None,
+        recovered: int = 0,
     ) -> None:
         self.config = config
         self.run_id = run_id
@@ -111,6 +114,10 @@ class Run:
         self.loop = loop
         self.sessions = sessions
         self.journal = journal
+        self.committer = committer
+        """The thread that will commit a live journal; None for a replay's."""
+        self.recovered = recovered
+        """Records a live journal held when it was opened."""
 
     @property
     def recorded(self) -> bool:
@@ -149,15 +156,21 @@ def assemble(config: configs.Config, *, journal: Path | None, run_id: str | None
     accounts = make_accounts(config, universe, marks, valuation, sessions)
     valuation.on_alarm = accounts[0].alarm
     identity = run_id or run_id_of(config)
-    writer = JournalWriter(
-        journal,
-        Header(
-            run_id=identity,
-            config_hash=configs.config_hash(config),
-            release=__version__,
-            durability=config.storage.durability,
-        ),
+    header = Header(
+        run_id=identity,
+        config_hash=configs.config_hash(config),
+        release=__version__,
+        durability=config.storage.durability,
     )
+    committer, recovered = None, Recovered(accounts)
+    if header.durability == "live":
+        refuse_recorded(config, feeds)
+        committer = CommitThread()
+        writer: JournalWriter = open_live(
+            FileStore(live_path(journal)), header, nudge=committer.nudge, replayed=recovered.take
+        )
+    else:
+        writer = JournalWriter(journal, header)
     loop = Loop(
         settings=loop_settings(config),
         universe=universe,
@@ -170,6 +183,7 @@ def assemble(config: configs.Config, *, journal: Path | None, run_id: str | None
         tradable=tradable_of(config, universe, feeds),
         lists=picks_options(config),
     )
+    loop.recover(recovered)
     return Run(
         config=config,
         run_id=identity,
@@ -180,7 +194,26 @@ def assemble(config: configs.Config, *, journal: Path | None, run_id: str | None
         loop=loop,
         sessions=sessions,
         journal=writer,
+        committer=committer,
+        recovered=recovered.records,
     )
+
+
+def live_path(journal: Path | None) -> Path:
+    """Where a live journal lies; ConfigError when the run is not kept anywhere."""
+    if journal is None:
+        raise ConfigError("storage.durability = 'live': expected a run that is kept, found one in memory only")
+    return journal
+
+
+def refuse_recorded(config: configs.Config, feeds: Sequence[Feed]) -> None:
+    """A live journal is recovered by waiting for new prices: a recording has none."""
+    recorded = [feed.name for feed in feeds if feed.recorded]
+    if recorded:
+        raise ConfigError(
+            f"{config.path.name}: storage.durability = 'live': expected live feeds, found recorded ones "
+            f"({', '.join(recorded)}); a recording can be run again, so use 'replay'"
+        )
 
 
 # --------------------------------------------------------------------------- what is asked for
@@ -191,8 +224,6 @@ def refuse_undelivered(config: configs.Config) -> None:
     for entry in config.strategies:
         if entry.on_fault == "hedge_only":
             raise NotDelivered(f"{config.path.name}: on_fault = 'hedge_only' is not delivered yet; use 'frozen'")
-    if config.storage.durability == "live":
-        raise NotDelivered(f"{config.path.name}: storage.durability = 'live' is not delivered yet; use 'replay'")
 
 
 def read_book(config: configs.Config) -> LoadedBook:

@@ -255,11 +255,12 @@ class LiveJournal(JournalWriter):
 class CommitThread:
     """The thread that makes a live journal durable: it commits whatever waits, together, as often as the disk allows.
 
-    `done` is called on this thread after each commit, with None or the fault; a fault is tried again after a pause.
+    `done` is called on this thread after each commit, with None or the fault; a fault is tried again after a pause. Set it
+    before `start`.
     """
 
-    def __init__(self, done: Callable[[OSError | None], None], *, pause: float = 0.05) -> None:
-        self._done = done
+    def __init__(self, *, pause: float = 0.05) -> None:
+        self.done: Callable[[OSError | None], None] = lambda _fault: None
         self._pause = pause
         self._work = threading.Event()
         self._leave = False
@@ -297,9 +298,9 @@ class CommitThread:
             self.beats += 1
             try:
                 if self._journal.commit():
-                    self._done(None)
+                    self.done(None)
             except OSError as fault:
-                self._done(fault)
+                self.done(fault)
                 time.sleep(self._pause)
                 self._work.set()
 

@@ -291,7 +291,6 @@ def test_risk_values_the_book_and_sends_nothing(tmp_path: Path, capsys: Capture)
 
 UNDELIVERED: list[tuple[str, str]] = [
     ('kind = "delta_hedger"', 'kind = "delta_hedger"\non_fault = "hedge_only"'),
-    ("[storage]", '[storage]\ndurability = "live"'),
 ]
 
 

@@ -166,8 +166,8 @@ def test_a_journal_that_is_not_open_takes_nothing(tmp_path: Path) -> None:
     assert memory.seq == 1
 
 
-def test_live_durability_is_refused_by_name() -> None:
-    """What is not delivered is not approximated."""
+def test_a_file_written_in_batches_does_not_call_itself_live() -> None:
+    """The writer that syncs at the end refuses a header that promises more."""
     with pytest.raises(JournalError, match="'live'"):
         JournalWriter(None, msgspec.structs.replace(HEADER, durability="live"))
 
