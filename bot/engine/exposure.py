@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from typing import Final, NamedTuple
 
 import msgspec
@@ -45,19 +44,6 @@ class Unit(NamedTuple):
     pnl: Floats | None
 
 
-class Totals(NamedTuple):
-    """The contracts with curvature an account holds on one underlying; `worst` is the P&L at each spot shock, worst vol."""
-
-    spot: float
-    delta: float
-    gamma: float
-    vega: float
-    pnl: Floats | None
-    worst: tuple[float, ...]
-    most_short: float
-    most_long: float
-
-
 NO_UNIT: Final = Unit(math.nan, math.nan, math.nan, None)
 DEAD: Final = Unit(0.0, 0.0, 0.0, None)
 
@@ -65,10 +51,11 @@ DEAD: Final = Unit(0.0, 0.0, 0.0, None)
 class _Priced:
     """The units of one underlying's contracts as of one valuation."""
 
-    __slots__ = ("spot", "stamp", "units", "version")
+    __slots__ = ("drift", "spot", "stamp", "units", "version")
 
     def __init__(self, spot: float, stamp: int, version: int) -> None:
         self.spot = spot
+        self.drift = DRIFT * abs(spot)
         self.stamp = stamp
         self.version = version
         self.units: dict[str, Unit] = {}
@@ -143,8 +130,13 @@ class Units:
         if found is None:
             return self._value(underlying, (), now)
         s = self._valuation.slices.get(underlying)
-        version = -1 if s is None else s.vol_version
-        if found.version != version or not abs(self.price(underlying) - found.spot) <= DRIFT * abs(found.spot):
+        if s is None:
+            version, price = -1, self.price(underlying)
+        elif s.from_quotes:
+            version, price = s.vol_version, self._marks.mid(s.column)
+        else:
+            version, price = s.vol_version, self._marks.last(s.price_column)
+        if found.version != version or not -found.drift <= price - found.spot <= found.drift:
             self.stamp += 1
             return self._value(underlying, (), now)
         return found
@@ -186,7 +178,7 @@ class Units:
             elif item.expiry <= now:
                 asked.pop(key, None)
                 priced.units[key] = DEAD
-            elif s is None or key not in s.rows:
+            elif s is None or key not in s.rows or math.isnan(priced.spot):
                 priced.units[key] = NO_UNIT  # not valued in this run: nobody knows what it carries
             else:
                 asked[key] = None
@@ -225,13 +217,6 @@ class Units:
         return Unit(float(here.delta), float(here.gamma), 0.0, pnl)
 
 
-class Range(NamedTuple):
-    """The least and the greatest a sum may become, whatever becomes of the orders that are open."""
-
-    low: float
-    high: float
-
-
 def stress_room(worst: Sequence[float], shocks: Sequence[float], spot: float, bound: float) -> tuple[float, float]:
     """The linear deltas at which no shock loses more than `bound`: from, to; from > to when there is none.
 
@@ -254,43 +239,3 @@ def stress_room(worst: Sequence[float], shocks: Sequence[float], spot: float, bo
         else:
             high = min(high, edge)
     return low, high
-
-
-def worst_loss(pnl: Floats, delta: float, spot: float, shocks: Sequence[float], aside: Range) -> float:
-    """The least P&L over the grid of a holding and a linear delta, orders that are open filled only where they lose.
-
-    Shape: pnl (spots, vols), shocks (spots,).
-    """
-    moves = spot * np.array(shocks)
-    open_orders = np.minimum(0.0, aside.low * moves) + np.minimum(0.0, aside.high * moves)
-    return float((pnl + (delta * moves + open_orders)[:, None]).min())
-
-
-def sum_up(
-    priced: _Priced,
-    held: Mapping[str, Decimal],
-    units: Mapping[str, Unit],
-    shocks: Sequence[float],
-    bound: float | None,
-) -> Totals:
-    """The totals of the contracts with curvature in `held`, with the linear deltas the stress bound leaves room for."""
-    delta = gamma = vega = 0.0
-    grid: Floats | None = None
-    unknown = False
-    for key, quantity in held.items():
-        q = float(quantity)
-        unit = units[key]
-        delta += q * unit.delta
-        gamma += q * unit.gamma
-        vega += q * unit.vega
-        if unit.pnl is not None:
-            grid = q * unit.pnl if grid is None else grid + q * unit.pnl
-        elif unit is NO_UNIT:
-            unknown = True
-    if unknown:
-        delta = gamma = vega = math.nan
-    worst = tuple([0.0] * len(shocks)) if grid is None else tuple(float(v) for v in grid.min(axis=1))
-    if unknown and shocks:
-        worst = tuple([math.nan] * len(shocks))
-    low, high = (-math.inf, math.inf) if bound is None else stress_room(worst, shocks, priced.spot, bound)
-    return Totals(priced.spot, delta, gamma, vega, grid, worst, low, high)

@@ -16,22 +16,21 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import msgspec
 
 from bot.domain.instruments import ConvertibleBond, Instrument, OptionContract
-from bot.domain.orders import Order, OrderStatus, Refusal
+from bot.domain.orders import Order, Refusal
 from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_MINUTE, Nanos, iso
 from bot.engine import kill, limits
-from bot.engine.exposure import Proxy, Range, Totals, Unit, Units, sum_up, worst_loss
+from bot.engine.carried import SLACK, AccountRisk, Carried, Effect, Range
+from bot.engine.exposure import Proxy, Units
 from bot.engine.journal import Controlled
 from bot.engine.kill import KillState, Rung
 from bot.engine.limits import Bucket, Limit, LimitSettings, LimitView, refuse
 
 if TYPE_CHECKING:
     from bot.core.events import Target
-    from bot.engine.account import Account, OrderState
+    from bot.engine.account import Account
 
 ZERO: Final = Decimal(0)
 NAN: Final = math.nan
-SLACK: Final = 1e-9
-"""Share of a bound within which a sum of floats counts as at it."""
 ROWS_PER_SECOND: Final = 1.0
 ROWS_AT_ONCE: Final = 10
 """Refusals of one sort that are written down; more are counted and told by the next that is."""
@@ -142,50 +141,29 @@ class Waiting(NamedTuple):
     target: Target
 
 
-class _Open:
-    """What rests or is under way in one instrument."""
+class _Line:
+    """What the quick look knows of an instrument without curvature beforehand."""
 
-    __slots__ = ("best_buy", "best_sell", "high", "low", "unanswered")
+    __slots__ = ("bound", "column", "delta", "multiplier", "position", "underlying")
 
-    def __init__(self) -> None:
-        self.low = ZERO
-        self.high = ZERO
-        self.best_buy: Decimal | None = None
-        self.best_sell: Decimal | None = None
-        self.unanswered: list[tuple[Decimal, Nanos]] = []
-
-    def add(self, state: OrderState) -> None:
-        order, left = state.order, state.left
-        price = order.limit
-        if left > 0:
-            self.high += left
-            price = _MOST if price is None else price
-            self.best_buy = price if self.best_buy is None else max(self.best_buy, price)
-        else:
-            self.low += left
-            price = ZERO if price is None else price
-            self.best_sell = price if self.best_sell is None else min(self.best_sell, price)
-        if state.status is OrderStatus.SUBMITTED or state.status is OrderStatus.UNKNOWN:
-            self.unanswered.append((order.quantity, order.ts))
-
-
-_MOST: Final = Decimal("Infinity")
-_NOTHING: Final = _Open()
-_NO_RANGE: Final = Range(0.0, 0.0)
-
-
-class _Weighed:
-    """An order against the risk of its underlying. Deltas in underlying units; ranges cover what open orders may do."""
-
-    __slots__ = ("delta", "linear", "totals", "underlying", "unit", "working")
-
-    def __init__(self, underlying: str) -> None:
+    def __init__(self, column: int, multiplier: float, delta: float, underlying: str) -> None:
+        self.column = column
+        self.multiplier = multiplier
+        self.delta = delta
         self.underlying = underlying
-        self.totals: Totals | None = None
-        self.unit: Unit | None = None
-        self.delta = NAN
-        self.linear = NAN
-        self.working = _NO_RANGE
+        self.position = math.inf
+        self.bound = math.inf
+
+
+class _Most(NamedTuple):
+    """The common bounds in floats, a hair inside: what lies nearer is for the exact checks."""
+
+    quantity: float
+    notional: float
+    collar: float
+    age: int
+    open_orders: float
+    attempts: int | None
 
 
 class Gate:
@@ -205,6 +183,7 @@ class Gate:
         self.limits = settings.limits
         self.mode = settings.mode
         self.units = units if units is not None else _own_units(account, settings)
+        self.risk = AccountRisk(account, self.units)
         self.standing = Standing()
         self.trips: dict[str, int] = {}
         self.waiting: dict[str, Waiting] = {}
@@ -218,22 +197,12 @@ class Gate:
         self._reversals: dict[tuple[str, str], deque[Nanos]] = {}
         self._rejects: deque[Nanos] = deque()
         self._flattened: dict[str, int] = {}
-        self._open: dict[str, _Open] = {}
-        self._open_by: dict[str, list[tuple[str, _Open]]] = {}
-        self._orders_seen = (-1, -1)
-        self._book: object = None
-        self._book_seen = -1
-        self._curved: dict[str, dict[str, Decimal]] = {}
-        self._curved_version: dict[str, int] = {}
-        self._totals: dict[str, tuple[object, int, int, Totals]] = {}
-        self._linear: dict[str, list[tuple[str, float | None]]] = {}
-        self._underlyings: dict[str, str] = {}
-        self._linear_seen = (-1, -1)
         self._view: LimitView | None = None
-        self._weighed: _Weighed | None = None
+        self._effect: Effect | None = None
+        self._lines: dict[str, _Line | None] = {}
+        self._lines_seen = -1
         self._orders: Bucket | None = None
         self._cancels: Bucket | None = None
-        self._bounds = 0
         self.rebuild()
 
     # ------------------------------------------------------------------ which checks
@@ -264,8 +233,21 @@ class Gate:
         )
         self._weighs = bounds.any_of(*RISK)
         self._prices = any(code not in {"frozen", "restricted"} for code, _ in self.checks)
+        plain = all(code in {"frozen", "restricted"} for code, _ in self.checks) and not bounds.restricted
+        self._is_bare = plain and {code for code, _ in self.stateful} <= {"throttled", "self_cross"}
         self._watches_loss = bounds.daily_loss is not None or bounds.drawdown is not None
-        self._bounds += 1
+        self.risk.limit(bounds)
+        ages = [bounds.stale_after] if bounds.stale_after is not None else []
+        if bounds.price_collar is not None:
+            ages.append(bounds.reference_max_age)
+        self._most = _Most(
+            quantity=_inside(bounds.max_order_quantity),
+            notional=_inside(bounds.max_order_notional),
+            collar=_inside(bounds.price_collar),
+            age=min(ages, default=1 << 62),
+            open_orders=_inside(bounds.max_open_orders, share=0.0),
+            attempts=bounds.max_attempts,
+        )
         if bounds.orders_per_second is not None:
             self._orders = Bucket(bounds.orders_per_second, bounds.order_burst)
         if bounds.cancels_per_second is not None:
@@ -305,9 +287,94 @@ class Gate:
         if rung >= Rung.CANCEL_ALL and not (flattens and rung >= Rung.FLATTEN):
             return refuse(order, "kill", self.kill.words)
         try:
+            if rung < Rung.NO_NEW_RISK and not flattens and self._is_clear(order):
+                return None
             return self._ask(order, rung, flattens)
         except Exception as fault:  # noqa: BLE001  whatever a check stumbles over, the order stays here
             return refuse(order, "gate_fault", f"a check raised {type(fault).__name__}: {fault}")
+
+    def _is_clear(self, order: Order) -> bool:
+        """A quick look: True only when every check would pass an order without curvature; False says nothing."""
+        account = self._account
+        if account.halted or account.frozen or self.standing.throttled or self._given:
+            return False
+        if self._is_bare and not account.open_ids:
+            return True
+        key, risk = order.instrument, self.risk
+        risk.look()
+        line = self._lines.get(key)
+        if line is None or self._lines_seen != risk.reads:
+            line = self._line(key)
+            if line is None:
+                return False
+        q, ts = float(order.quantity), order.ts
+        k, marks, most = line.column, account.marks, self._most
+        bid, ask = marks.bids[k], marks.asks[k]
+        if not (bid <= ask and -most.quantity <= q <= most.quantity and ts - marks.quote_times[k] <= most.age):
+            return False
+        price = 0.5 * (bid + ask)
+        limit = order.limit
+        away = ask - price if limit is None else float(limit) - price
+        if not (
+            -most.collar * price <= away <= most.collar * price and abs(q) * line.multiplier * price <= most.notional
+        ):
+            return False
+        if len(account.open_ids) >= most.open_orders:
+            return False
+        held = float(account.ledger.book.quantity(key))
+        found = risk.open.get(key)
+        if found is None:
+            low = high = held
+        else:
+            if found.unanswered or (found.best_sell if q > 0 else found.best_buy) is not None:
+                return False
+            low, high = held + float(found.low), held + float(found.high)
+        if not (high + q <= line.position if q > 0 else low + q >= -line.position):
+            return False
+        if self._orders is not None and not self._orders.is_full_enough():
+            return False
+        if most.attempts is not None:
+            sent = self._attempts.get(key)
+            if key in self._cool or (sent is not None and len(sent) >= most.attempts):
+                return False
+        if not self._weighs:
+            return True
+        c = risk.carried_as_seen(line.underlying, ts)
+        spot = (
+            price
+            if key == line.underlying and c.slice is not None and c.slice.from_quotes
+            else self.units.price(line.underlying)
+        )
+        delta = q * line.delta
+        net = c.linear + c.delta + (c.gamma * (spot - c.spot) if c.gamma else 0.0)
+        if delta > 0.0:
+            if not (net + c.open_delta.high + delta <= line.bound):
+                return False
+        elif not (net + c.open_delta.low + delta >= -line.bound):
+            return False
+        return _is_in_room(c, delta)
+
+    def _line(self, key: str) -> _Line | None:
+        """What the quick look needs of an instrument, None where every check has to look for itself."""
+        account, bounds = self._account, self.limits
+        if self._lines_seen != self.risk.reads:
+            self._lines.clear()
+            self._lines_seen = self.risk.reads
+        if key in self._lines:
+            return self._lines[key]
+        item = account.universe.get(key)
+        odd = isinstance(item, OptionContract | ConvertibleBond) or getattr(item, "inverse", False)
+        if odd or key in self.units.proxies or key in bounds.restricted:
+            self._lines[key] = None
+            return None
+        u = self.risk.underlying_of(key)
+        line = _Line(account.universe.index(key), float(item.multiplier), float(item.multiplier), u)
+        table = getattr(item, "underlying", None) or key
+        position = bounds.of("max_position", table)
+        line.position = math.inf if position is None else float(position) * (1.0 - SLACK)
+        line.bound = min(math.inf if (b := bounds.of(name, u)) is None else b for name in ("max_delta", "hedge_band"))
+        self._lines[key] = line
+        return line
 
     def may_leave(self, order: Order, passed: Rung) -> str:
         """Why an order that passed on the rung `passed` may not be handed on now, empty when it may."""
@@ -322,8 +389,7 @@ class Gate:
         return self.kill.words
 
     def _ask(self, order: Order, rung: Rung, flattens: bool) -> Refusal | None:
-        account = self._account
-        self._weighed = None
+        self._effect = None
         view = self._see(order)
         if flattens:
             return limits.refuse_frozen(order, view) or self._listed(order, view)
@@ -332,7 +398,7 @@ class Gate:
             if refusal is not None:
                 return refusal
         if self._weighs:
-            self._weighed = self._weigh(order, view.instrument, account.now if order.ts < account.now else order.ts)
+            self._effect = self.risk.effect(order, view.instrument, order.ts)
         for check in self._asked:
             refusal = check(order, view)
             if refusal is not None:
@@ -348,10 +414,8 @@ class Gate:
         key = order.instrument
         universe = account.universe
         k = universe.index(key)
-        seen = (account.order_version, len(account.open_ids))
-        if self._orders_seen != seen:
-            self._read_orders(seen)
-        found = self._open.get(key)
+        self.risk.read_orders()
+        found = self.risk.open.get(key)
         held = account.ledger.book.quantity(key)
         view = self._view
         if view is None:
@@ -364,7 +428,7 @@ class Gate:
         else:
             view.low, view.high = held + found.low, held + found.high
             view.held = view.low + found.high
-        view.open_orders = seen[1]
+        view.open_orders = len(account.open_ids)
         view.frozen = account.why_frozen(key) if account.halted or account.frozen else ""
         if self._prices:
             self._see_price(order, view, k)
@@ -382,24 +446,6 @@ class Gate:
         else:
             view.price, view.touch = marks.last(k), NAN
 
-    def _read_orders(self, seen: tuple[int, int]) -> None:
-        """Sum up what is open, by instrument: rebuilt when an order changed, from the orders themselves."""
-        self._orders_seen = seen
-        if not seen[1]:
-            if self._open:
-                self._open, self._open_by = {}, {}
-            return
-        account = self._account
-        found: dict[str, _Open] = {}
-        for order_id in account.open_ids:
-            state = account.orders[order_id]
-            key = state.order.instrument
-            known = found.get(key)
-            if known is None:
-                known = found[key] = _Open()
-            known.add(state)
-        self._open, self._open_by = found, {}
-
     # ------------------------------------------------------------------ rungs
 
     def _killed(self, order: Order, view: LimitView, rung: Rung) -> Refusal | None:
@@ -408,19 +454,20 @@ class Gate:
             return None
         if isinstance(view.instrument, OptionContract | ConvertibleBond):
             return refuse(order, "kill", self.kill.words)
-        weighed = self._weigh(order, view.instrument, order.ts)
-        if self._lowers_delta(weighed, order, view.instrument):
+        effect = self.risk.effect(order, view.instrument, order.ts)
+        if self._lowers_delta(effect, order, view.instrument):
             return None
         return refuse(order, "kill", self.kill.words)
 
-    def _lowers_delta(self, w: _Weighed, order: Order, instrument: Instrument) -> bool:
+    def _lowers_delta(self, e: Effect, order: Order, instrument: Instrument) -> bool:
         """True when the net delta comes nearer to zero whatever becomes of open orders, past zero by half a lot at most."""
         lot = 0.0 if instrument.lot is None else float(instrument.lot)
-        past = max(0.5 * abs(w.delta) * lot / abs(float(order.quantity)), self._band_of(w.underlying))
-        low, high = self._net(w)
-        if w.delta > 0:
-            return high < 0 and high + w.delta <= min(-high, past * (1 + SLACK))
-        return low > 0 and low + w.delta >= -min(low, past * (1 + SLACK))
+        half = 0.5 * abs(e.delta) * lot / abs(float(order.quantity))
+        past = max(half, self._band_of(e.carried.underlying)) * (1.0 + SLACK)
+        low, high = e.carried.net(e.spot)
+        if e.delta > 0:
+            return high < 0 and high + e.delta <= min(-high, past)
+        return low > 0 and low + e.delta >= -min(low, past)
 
     def _band_of(self, underlying: str) -> float:
         found = self.limits.of("hedge_band", underlying)
@@ -428,156 +475,30 @@ class Gate:
 
     # ------------------------------------------------------------------ risk by underlying
 
-    def _weigh(self, order: Order, instrument: Instrument, now: Nanos) -> _Weighed:
-        """The order and the account on its underlying: totals of the last valuation, linear holdings as they are now."""
-        self._read_universe()
-        u = self._underlyings[instrument.id]
-        w = _Weighed(u)
-        w.totals = self.totals(u, now)
-        q = float(order.quantity)
-        if isinstance(instrument, OptionContract | ConvertibleBond):
-            priced = self.units.at(u, now)
-            w.unit = self.units.unit(priced, instrument, now)
-            w.delta = q * w.unit.delta
-        else:
-            w.delta = q * self.units.linear_delta(instrument)
-        book = self._account.ledger.book
-        linear = 0.0
-        for key, per_contract in self._linear.get(u, ()):
-            held = book.quantity(key)
-            if held:
-                each = per_contract if per_contract is not None else self._linear_delta(key)
-                linear += float(held) * each
-        w.linear = linear
-        if self._open:
-            w.working = self._working(u, now)
-        return w
-
-    def _linear_delta(self, key: str) -> float:
-        return self.units.linear_delta(self._account.universe.get(key))
-
-    def _working(self, u: str, now: Nanos) -> Range:
-        """The least and greatest delta that open orders on an underlying may still add."""
-        low = high = 0.0
-        for key, found in self._open.items():
-            if self._underlyings[key] != u:
-                continue
-            instrument = self._account.universe.get(key)
-            if isinstance(instrument, OptionContract | ConvertibleBond):
-                each = self.units.unit(self.units.at(u, now), instrument, now).delta
-            else:
-                each = self._linear_delta(key)
-            a, b = float(found.low) * each, float(found.high) * each
-            low += min(a, 0.0) + min(b, 0.0)
-            high += max(a, 0.0) + max(b, 0.0)
-            if math.isnan(a) or math.isnan(b):
-                return Range(NAN, NAN)
-        return Range(low, high)
-
-    def _read_universe(self) -> None:
-        """Which instruments carry the risk of which underlying: anew when one is listed."""
-        account = self._account
-        seen = (len(account.universe), len(account.valuation.slices))
-        if seen == self._linear_seen:
-            return
-        self._linear_seen = seen
-        self._linear, self._underlyings = {}, {}
-        for item in account.universe:
-            u = self._underlyings[item.id] = self.units.underlying_of(item)
-            if isinstance(item, OptionContract | ConvertibleBond):
-                continue
-            fixed = item.id not in self.units.proxies and not getattr(item, "inverse", False)
-            self._linear.setdefault(u, []).append((item.id, float(item.multiplier) if fixed else None))
-        self._book = None
-
-    def totals(self, u: str, now: Nanos) -> Totals:
-        """What the account's contracts with curvature on an underlying sum to, as of the last valuation."""
-        self._read_book()
-        priced = self.units.at(u, now)
-        version = self._curved_version.get(u, 0)
-        known = self._totals.get(u)
-        if known is not None and known[0] is priced and known[1] == version and known[2] == self._bounds:
-            return known[3]
-        universe = self._account.universe
-        held = {
-            key: q
-            for key, q in self._curved.get(u, {}).items()
-            if not isinstance(item := universe.get(key), OptionContract) or item.expiry > now
-        }
-        priced = self.units.warm(u, held, now)
-        bound = self.limits.of("max_stress_loss", u)
-        totals = sum_up(priced, held, priced.units, self.units.shocks, None if bound is None else bound * (1 + SLACK))
-        self._totals[u] = (priced, version, self._bounds, totals)
-        return totals
-
-    def _read_book(self) -> None:
-        """Take over what changed of the contracts with curvature."""
-        book = self._account.ledger.book
-        if book is self._book and book.version == self._book_seen:
-            return
-        whole = book is not self._book
-        changed = book.instruments() if whole else book.changed_since(self._book_seen)
-        if whole:
-            for u in self._curved:
-                self._curved_version[u] = self._curved_version.get(u, 0) + 1
-            self._curved = {}
-        universe = self._account.universe
-        for key in changed:
-            if not isinstance(universe.get(key), OptionContract | ConvertibleBond):
-                continue
-            u = self._underlyings[key]
-            held = self._curved.setdefault(u, {})
-            quantity = book.quantity(key)
-            if quantity:
-                held[key] = quantity
-            else:
-                held.pop(key, None)
-            self._curved_version[u] = self._curved_version.get(u, 0) + 1
-        self._book, self._book_seen = book, book.version
-
-    def _net(self, w: _Weighed) -> Range:
-        """Net delta now, from the least to the greatest it may become by open orders."""
-        t = w.totals
-        if t is None:
-            return Range(NAN, NAN)
-        delta = w.linear + t.delta
-        if t.gamma:
-            delta += t.gamma * (self.units.price(w.underlying) - t.spot)
-        return Range(delta + w.working.low, delta + w.working.high)
-
     def net_delta(self, underlying: str, now: Nanos) -> Range:
         """The account's net delta on an underlying with open orders both ways, in underlying units; NaN while unknown."""
-        self._read_universe()
-        seen = (self._account.order_version, len(self._account.open_ids))
-        if self._orders_seen != seen:
-            self._read_orders(seen)
-        w = _Weighed(underlying)
-        w.totals = self.totals(underlying, now)
-        book = self._account.ledger.book
-        w.linear = sum(
-            float(book.quantity(key)) * self._linear_delta(key) for key, _ in self._linear.get(underlying, ())
-        )
-        w.working = self._working(underlying, now)
-        return self._net(w)
+        return self.risk.carried(underlying, now).net(self.units.price(underlying))
 
     def _is_exempt(self, order: Order, view: LimitView) -> bool:
         """Closing orders that only reduce a position bring a hedge home; no limit of risk keeps it out."""
         return order.closing and limits.reduces(order, view)
 
     def _delta(self, order: Order, view: LimitView) -> Refusal | None:
-        w = self._weighed
-        assert w is not None  # weighed whenever a bound of risk is set
-        bound = self.limits.of("max_delta", w.underlying)
-        return None if bound is None else self._side(order, view, ("delta", "max_delta"), self._net(w), w.delta, bound)
+        e = self._effect
+        assert e is not None  # weighed whenever a bound of risk is set
+        bound = self.limits.of("max_delta", e.carried.underlying)
+        if bound is None:
+            return None
+        return self._side(order, view, ("delta", "max_delta"), e.carried.net(e.spot), e.delta, bound)
 
     def _hedge(self, order: Order, view: LimitView) -> Refusal | None:
         """A hedge may always lower |delta|; it never raises it past the band."""
-        w = self._weighed
-        assert w is not None  # weighed whenever a bound of risk is set
-        band = self.limits.of("hedge_band", w.underlying)
-        if band is None or w.unit is not None:
+        e = self._effect
+        assert e is not None  # weighed whenever a bound of risk is set
+        band = self.limits.of("hedge_band", e.carried.underlying)
+        if band is None or e.unit is not None:
             return None
-        return self._side(order, view, ("hedge_direction", "hedge_band"), self._net(w), w.delta, band)
+        return self._side(order, view, ("hedge_direction", "hedge_band"), e.carried.net(e.spot), e.delta, band)
 
     def _side(
         self, order: Order, view: LimitView, names: tuple[str, str], now: Range, change: float, bound: float
@@ -603,107 +524,45 @@ class Gate:
             return None
         code, name = names
         if math.isnan(after):
-            w = self._weighed
-            where = "" if w is None else w.underlying
+            e = self._effect
+            where = "" if e is None else e.carried.underlying
             return refuse(order, code, f"the {code} of {where} is not known, {name} is {bound:g}")
         return refuse(order, code, f"net {code} of {after:,.4g} would exceed {name} {bound:g}")
 
     def _gamma(self, order: Order, view: LimitView) -> Refusal | None:
-        return self._curvature(order, view, "gamma", "max_gamma")
+        e = self._effect
+        assert e is not None  # weighed whenever a bound of risk is set
+        bound = self.limits.of("max_gamma", e.carried.underlying)
+        if bound is None or e.unit is None:  # only contracts with curvature add any
+            return None
+        c = e.carried
+        now = Range(c.gamma + c.open_gamma.low, c.gamma + c.open_gamma.high)
+        return self._side(order, view, ("gamma", "max_gamma"), now, float(order.quantity) * e.unit.gamma, bound)
 
     def _vega(self, order: Order, view: LimitView) -> Refusal | None:
-        return self._curvature(order, view, "vega", "max_vega")
-
-    def _curvature(self, order: Order, view: LimitView, code: str, name: str) -> Refusal | None:
-        w = self._weighed
-        assert w is not None and w.totals is not None  # weighed whenever a bound of risk is set
-        bound = self.limits.of(name, w.underlying)
-        if bound is None or w.unit is None:  # only contracts with curvature add any
+        e = self._effect
+        assert e is not None  # weighed whenever a bound of risk is set
+        bound = self.limits.of("max_vega", e.carried.underlying)
+        if bound is None or e.unit is None:
             return None
-        held = float(getattr(w.totals, code))
-        low = high = held
-        for key, found in self._open.items():
-            instrument = self._account.universe.get(key)
-            if self._underlyings[key] != w.underlying or not isinstance(instrument, OptionContract | ConvertibleBond):
-                continue
-            each = float(getattr(self.units.unit(self.units.at(w.underlying, order.ts), instrument, order.ts), code))
-            a, b = float(found.low) * each, float(found.high) * each
-            low += min(a, 0.0) + min(b, 0.0)
-            high += max(a, 0.0) + max(b, 0.0)
-            if math.isnan(a) or math.isnan(b):
-                low = high = NAN
-        change = float(order.quantity) * float(getattr(w.unit, code))
-        return self._side(order, view, (code, name), Range(low, high), change, bound)
+        c = e.carried
+        now = Range(c.vega + c.open_vega.low, c.vega + c.open_vega.high)
+        return self._side(order, view, ("vega", "max_vega"), now, float(order.quantity) * e.unit.vega, bound)
 
     def _stress(self, order: Order, view: LimitView) -> Refusal | None:
         """No shock of the grid may lose more than the bound, unless the order lowers the greatest loss."""
-        w = self._weighed
-        assert w is not None and w.totals is not None  # weighed whenever a bound of risk is set
-        bound = self.limits.of("max_stress_loss", w.underlying)
-        if bound is None:
+        e = self._effect
+        assert e is not None  # weighed whenever a bound of risk is set
+        u = e.carried.underlying
+        bound = self.limits.of("max_stress_loss", u)
+        if bound is None or (e.unit is None and _is_in_room(e.carried, e.delta)):
             return None
-        t = w.totals
-        if w.unit is None and not self._has_open_curved(w.underlying):
-            # a straight line: the deltas at which no shock loses too much are an interval, known since the valuation
-            low = w.linear + w.working.low + min(w.delta, 0.0)
-            high = w.linear + w.working.high + max(w.delta, 0.0)
-            if t.most_short <= low and high <= t.most_long:
-                return None
-        return self._stress_on_grid(order, view, w, float(bound))
-
-    def _has_open_curved(self, u: str) -> bool:
-        universe = self._account.universe
-        return any(
-            self._underlyings[key] == u and isinstance(universe.get(key), OptionContract | ConvertibleBond)
-            for key in self._open
-        )
-
-    def _stress_on_grid(self, order: Order, view: LimitView, w: _Weighed, bound: float) -> Refusal | None:
-        before, after = self._losses(order, w)
-        if after >= -bound * (1 + SLACK) or after >= before:
-            return None
-        if self._is_exempt(order, view):
+        before, after = self.risk.losses(e, float(order.quantity))
+        if after >= -bound * (1.0 + SLACK) or after >= before or self._is_exempt(order, view):
             return None
         if math.isnan(after):
-            return refuse(
-                order, "stress", f"the stress loss of {w.underlying} is not known, max_stress_loss is {bound:g}"
-            )
-        text = f"stress loss of {-after:,.2f} on {w.underlying} would exceed max_stress_loss {bound:g}"
-        return refuse(order, "stress", text)
-
-    def _losses(self, order: Order, w: _Weighed) -> tuple[float, float]:
-        """The least P&L over the grid without the order and with it."""
-        import numpy as np  # noqa: PLC0415  only where a grid is asked for
-
-        t = w.totals
-        assert t is not None  # the caller weighed the order
-        shocks = self.units.shocks
-        grid = t.pnl if t.pnl is not None else np.zeros((len(shocks), len(self.units.vols)))
-        if math.isnan(t.delta):
-            return NAN, NAN
-        aside_low = aside_high = 0.0
-        for key, found in self._open.items():
-            if self._underlyings[key] != w.underlying:
-                continue
-            instrument = self._account.universe.get(key)
-            if isinstance(instrument, OptionContract | ConvertibleBond):
-                unit = self.units.unit(self.units.at(w.underlying, order.ts), instrument, order.ts)
-                if unit.pnl is None:
-                    return NAN, NAN
-                grid = (
-                    grid + np.minimum(0.0, float(found.low) * unit.pnl) + np.minimum(0.0, float(found.high) * unit.pnl)
-                )
-                continue
-            each = self._linear_delta(key)
-            aside_low += float(found.low) * each
-            aside_high += float(found.high) * each
-        aside = Range(min(aside_low, aside_high), max(aside_low, aside_high))
-        before = worst_loss(grid, w.linear, t.spot, shocks, aside)
-        if w.unit is None:
-            return before, worst_loss(grid, w.linear + w.delta, t.spot, shocks, aside)
-        if w.unit.pnl is None:
-            return before, NAN
-        return before, worst_loss(grid + float(order.quantity) * w.unit.pnl, w.linear, t.spot, shocks, aside)
+            return refuse(order, "stress", f"the stress loss of {u} is not known, max_stress_loss is {bound:g}")
+        return refuse(order, "stress", f"stress loss of {-after:,.2f} on {u} would exceed max_stress_loss {bound:g}")
 
     # ------------------------------------------------------------------ repeats
 
@@ -719,7 +578,7 @@ class Gate:
         return None
 
     def _self_cross(self, order: Order, view: LimitView) -> Refusal | None:
-        found = self._open.get(order.instrument)
+        found = self.risk.open.get(order.instrument)
         if found is None:
             return None
         limit = order.limit
@@ -734,7 +593,7 @@ class Gate:
         return refuse(order, "self_cross", f"it would trade against our own open order in {order.instrument}")
 
     def _duplicate(self, order: Order, view: LimitView) -> Refusal | None:
-        found = self._open.get(order.instrument)
+        found = self.risk.open.get(order.instrument)
         window = self.limits.duplicate_window
         if found is None or not found.unanswered or window is None:
             return None
@@ -926,6 +785,18 @@ class Gate:
             if kept.ticket == ticket:
                 return self.waiting.pop(kept.instrument)
         return None
+
+
+def _inside(bound: Decimal | float | None, share: float = SLACK) -> float:
+    return math.inf if bound is None else float(bound) * (1.0 - share)
+
+
+def _is_in_room(c: Carried, delta: float) -> bool:
+    """True when the linear delta stays where no shock loses too much: a straight line, so its room is an interval."""
+    if c.curved_open:
+        return False
+    low, high = c.linear + c.open_delta.low, c.linear + c.open_delta.high
+    return c.most_short <= low + min(delta, 0.0) and high + max(delta, 0.0) <= c.most_long
 
 
 def _own_units(account: Account, settings: GateSettings) -> Units:

@@ -409,6 +409,10 @@ class Bucket:
             self._seen = now
         return self._left
 
+    def is_full_enough(self) -> bool:
+        """True when a token is there whatever the time: they only ever come back with it."""
+        return self._left >= 1.0
+
     def has(self, now: Nanos) -> bool:
         """True when a token is there."""
         return self._at(now) >= 1.0 - 1e-9
