@@ -4,10 +4,10 @@
                                    [--books 10] [--json FILE]
 
 Parts: `table` scores every rule on the lattice, without noise; `engine` sends the exact band, Zakamouline's and the guarded
-band through the event engine on scoring paths of the seed, with paired errors; `shape` measures edge against centre, the
-ticket fee and lots; `books` draws books, costs and aversions from the seed; `speed` times the solver. Decisions at i T / N
-for i < N, none at T; a lognormal martingale between; flat at the start; opening and closing trades charged; cash at T;
-"daily" is every fourth of 252 dates. Prints tables, and one JSON document last.
+band through the event engine on scoring paths of the seed, with paired errors; `shape` measures edge against centre and the
+ticket fee that turns it; `lots` what whole lots cost; `books` draws books, costs and aversions from the seed; `speed` times
+the solver. Decisions at i T / N for i < N, none at T; a lognormal martingale between; flat at the start; opening and closing
+trades charged; cash at T; "daily" is every fourth of 252 dates. Prints tables, and one JSON document last.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
+from scipy.optimize import brentq
 
 from bot.core.ports import HedgePolicy
-from bot.lab import scenarios, scorer
+from bot.lab import scenarios, score, scorer
 from bot.lab.engine_runs import engine_gap
 from bot.lab.problem import Leg, Problem
 from bot.pricing import exact
@@ -164,56 +165,137 @@ def engine_part(names: Sequence[str], *, seed: int, paths: int, engine_paths: in
     return out
 
 
-def shape_part(names: Sequence[str], *, seed: int) -> dict[str, Any]:
-    """Edge against centre, with and without a ticket fee; lots."""
+def shape_part(names: Sequence[str], *, seed: int, paths: int) -> dict[str, Any]:
+    """Edge against centre, and the ticket fee from which the centre is better: by paths, paired."""
     out: dict[str, Any] = {}
     print(
-        "row        edge - centre   with a fee of 0.10   lots of half, and of a whole half width: lot, points lost, trades"
+        "row        edge - centre   better centre from a ticket of (2 se)   at twice that, centre better by (2 se), of CE"
     )
     for name in names:
-        problem = row_problem(name)
-        g = problem.risk_aversion or 1.0
-        lattice, dear = Lattice(problem), Lattice(problem.but(fixed_cost=0.10, cost=0.0001))
-        edge, centre = (
-            (
-                at.value(WhalleyWilmott(risk_aversion=g, to="edge")),
-                at.value(WhalleyWilmott(risk_aversion=g, to="centre")),
-            )
-            for at in (lattice, dear)
-        )
-        width = lattice.daily - lattice.optimum.price
-        lo, hi = lattice.optimum.band(0, problem.spot)
-        whole = (hi - lo) / 2.0
-        tried = [max(round(part * whole / 0.005) * 0.005, 0.005) for part in (0.5, 1.0)]
-        found = [(round(lot, 3), *lots(lattice, round(lot, 3), seed=seed)) for lot in tried]
-        out[name] = {
-            "edge_less_centre": (edge[1] - edge[0]) / width * 100.0, "with_fee": (centre[1] - centre[0]), "lots": found,
-        }  # fmt: skip
+        lattice = Lattice(row_problem(name))
+        g = lattice.problem.risk_aversion or 1.0
+        centre, edge = (lattice.gap(WhalleyWilmott(risk_aversion=g, to=to)) for to in ("centre", "edge"))
+        flip = fee_that_flips(lattice.problem, seed=seed, paths=paths)
+        out[name] = {"edge_less_centre": edge - centre} | flip._asdict()
         print(
-            f"{name:10s} {out[name]['edge_less_centre']:8.1f}        {out[name]['with_fee']:+.3f} of CE        "
-            + "   ".join(f"{lot:5.3f} {lost:5.2f} {left:5.1%}" for lot, lost, left in found),
+            f"{name:10s} {edge - centre:8.1f}        {flip.fee:.5f} (+-{2 * flip.fee_se:.5f})"
+            f"                     {flip.doubled:.4f} (+-{2 * flip.doubled_se:.4f})",
             flush=True,
         )
     return out
 
 
-def lots(lattice: Lattice, lot: float, *, seed: int) -> tuple[float, float]:
-    """(points of the gap lost by trading in lots, trades left as a share)."""
-    problem = lattice.problem
+class Flip(NamedTuple):
+    """The ticket fee at which centre and edge are worth the same, and how much better the centre is at twice that."""
+
+    fee: float
+    fee_se: float
+    doubled: float
+    doubled_se: float
+
+
+def fee_that_flips(problem: Problem, *, seed: int, paths: int) -> Flip:
+    """The ticket fee from which Whalley-Wilmott's centre beats its edge, on common paths.
+
+    Neither rule knows of the fee, so that a path's loss under any fee is that without one and the fee times its trades.
+    """
+    g = problem.risk_aversion or 1.0
+    drawn = scenarios.of_problem(problem, n_paths=paths, seed=seed)
+    losses = scorer.run([WhalleyWilmott(risk_aversion=g, to=to) for to in ("edge", "centre")], problem, drawn)
+
+    def edge_less_centre(fee: float) -> tuple[float, float]:
+        edge, centre = (
+            score.certainty(losses.loss(j) + fee * losses.outcomes[j].trades, g, controls_of(losses, j)) for j in (0, 1)
+        )
+        return edge.value - centre.value, score.standard_error(edge.influence - centre.influence)
+
+    fee = float(brentq(lambda f: edge_less_centre(f)[0], 0.0, 0.01 * problem.spot, xtol=1e-9 * problem.spot))
+    slope = (edge_less_centre(1.1 * fee)[0] - edge_less_centre(0.9 * fee)[0]) / (0.2 * fee)
+    return Flip(fee, edge_less_centre(fee)[1] / slope, *edge_less_centre(2.0 * fee))
+
+
+def controls_of(losses: scorer.Losses, j: int) -> list[Any]:
+    """Columns of expectation 0 on lognormal paths: gains of the model's hedge, of the rule's, and the gamma sum."""
+    common = losses.common
+    return [common.plain, common.gamma_martingale, losses.outcomes[j].gains - common.plain]
+
+
+MOST_POINTS: Final = 5.0
+MOST_TRADES: Final = 0.45
+"""What lots may cost at most, and the share of trades they should leave at most."""
+
+
+def lots_part(names: Sequence[str], *, seed: int, paths: int) -> dict[str, Any]:
+    """Lots of 1/20 where they are no more than the half width of the opening band, and of parts of it; a price on trades."""
+    out: dict[str, Any] = {}
+    print(
+        "row: lot   of the half width   points lost   by paths (2 se)   trades left (2 se)   price put on a trade   both?"
+    )
+    for name in names:
+        lattice = Lattice(row_problem(name))
+        lo, hi = lattice.optimum.band(0, lattice.problem.spot)
+        half = (hi - lo) / 2.0
+        tried = sorted({0.05, *(round(part * half, 4) for part in (0.25, 0.5, 0.75, 1.0))})
+        found = [lots(lattice, lot, seed=seed, paths=paths) for lot in tried if lot <= half * (1.0 + 1e-9) + 5e-5]
+        if not any(one.meets for one in found):
+            found.append(fewer_trades(lattice, round(0.5 * half, 4), seed=seed, paths=paths))
+        out[name] = {"half_width": half, "lots": [one._asdict() | {"meets": one.meets} for one in found]}
+        for one in found:
+            print(
+                f"{name:10s} {one.lot:.4f}  {one.lot / half:4.2f}   {one.points:6.2f}   {one.by_paths:6.2f}"
+                f" (+-{2 * one.se:.2f})   {one.trades:6.1%} (+-{2 * one.trades_se:.1%})   {one.price:.5f}"
+                f"   {'yes' if one.meets else 'no'}",
+                flush=True,
+            )
+    return out
+
+
+class InLots(NamedTuple):
+    """What trading in lots costs, in points of the gap, and the share of trades that are left, against any size."""
+
+    lot: float
+    price: float
+    points: float
+    by_paths: float
+    se: float
+    trades: float
+    trades_se: float
+
+    @property
+    def meets(self) -> bool:
+        """True where lots cost little and spare trades."""
+        return self.points <= MOST_POINTS and self.trades <= MOST_TRADES
+
+
+def lots(lattice: Lattice, lot: float, *, seed: int, paths: int, price: float = 0.0) -> InLots:
+    """The exact band in lots, on the lattice and on paths; `price` on a trade is solved for and not charged."""
+    problem, optimum = lattice.problem, lattice.optimum.price
     g = problem.risk_aversion or 1.0
     in_lots = problem.but(lot=lot)
-    ready = {
-        "any": scorer.prepared(ExactBand(risk_aversion=g, dates=problem.dates), problem),
-        "lots": scorer.prepared(ExactBand(risk_aversion=g, dates=problem.dates), in_lots),
-    }
-    price = exact.evaluate(with_lot(lattice.exact, lot), ready["lots"].solution.rule)  # type: ignore[attr-defined]  # an exact band
-    drawn = scenarios.of_problem(problem, n_paths=4096, seed=seed)
-    trades = [
-        float(scorer.run({name: ready[name]}, one, drawn).outcomes[0].trades.mean())
-        for name, one in (("any", problem), ("lots", in_lots))
-    ]
-    lost = (price - lattice.optimum.price) / (lattice.daily - lattice.optimum.price) * 100.0
-    return lost, trades[1] / trades[0]
+    any_size = scorer.prepared(ExactBand(risk_aversion=g, dates=problem.dates), problem)
+    ready = scorer.prepared(ExactBand(risk_aversion=g, dates=problem.dates, fixed_cost=price), in_lots)
+    value = exact.evaluate(with_lot(lattice.exact, lot), ready.solution.rule)  # type: ignore[attr-defined]  # an exact band
+    drawn = scenarios.of_problem(problem, n_paths=paths, seed=seed)
+    free, bound = (scorer.run([rule], one, drawn) for rule, one in ((any_size, problem), (ready, in_lots)))
+    known = np.exp(g * (free.loss(0) - optimum)) - 1.0
+    found = score.certainty(bound.loss(0), g, [*controls_of(bound, 0), known])
+    width = (lattice.daily - optimum) / 100.0
+    before, after = free.outcomes[0].trades, bound.outcomes[0].trades
+    share = float(after.mean() / before.mean())
+    return InLots(
+        lot, price, (value - optimum) / width, (found.value - optimum) / width, found.se / width,
+        share, score.standard_error(after - share * before) / float(before.mean()),
+    )  # fmt: skip
+
+
+def fewer_trades(lattice: Lattice, lot: float, *, seed: int, paths: int) -> InLots:
+    """Lots with the least price on a trade that leaves MOST_TRADES of them, in steps of half a millionth of the spot."""
+    price = 0.0
+    while True:
+        price += 5e-7 * lattice.problem.spot
+        found = lots(lattice, lot, seed=seed, paths=paths, price=price)
+        if found.trades <= MOST_TRADES:
+            return found
 
 
 def with_lot(problem: exact.Problem, lot: float) -> exact.Problem:
@@ -327,7 +409,7 @@ def main() -> None:
     parser.add_argument("--engine-paths", type=int, default=20)
     parser.add_argument("--books", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--parts", default="table,engine,shape,books,speed")
+    parser.add_argument("--parts", default="table,engine,shape,lots,books,speed")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     names = list(ROWS) if asked.scenario == "all" else asked.scenario.split(",")
@@ -336,7 +418,8 @@ def main() -> None:
     run: dict[str, Callable[[], Any]] = {
         "table": lambda: table_part(names),
         "engine": lambda: engine_part(names, seed=asked.seed, paths=asked.paths, engine_paths=asked.engine_paths),
-        "shape": lambda: shape_part(names, seed=asked.seed),
+        "shape": lambda: shape_part(names, seed=asked.seed, paths=asked.paths),
+        "lots": lambda: lots_part(names, seed=asked.seed, paths=asked.paths),
         "books": lambda: books_part(asked.books, seed=asked.seed),
         "speed": lambda: speed_part(asked.repeats),
     }

@@ -119,22 +119,22 @@ def rule_rows(problem: Problem, rule: RuleOf, date: int, x: Array) -> RuleRows:
     point = lo == hi
     up, down = np.where(point, lo, up), np.where(point, hi, down)
     if problem.lot > 0.0:
-        up, down = _in_lots(up, lo, hi, problem.lot, np.ceil), _in_lots(down, lo, hi, problem.lot, np.floor)
+        up, down = _in_lots(up, lo, hi, lot=problem.lot, buys=True), _in_lots(down, lo, hi, lot=problem.lot, buys=False)
         lo, hi = lo - NEAR_LOT * problem.lot, hi + NEAR_LOT * problem.lot
     shrink = math.exp(-problem.dividend * t)
     return RuleRows(lo * shrink, hi * shrink, up * shrink, down * shrink)
 
 
-def _in_lots(to: Array, lo: Array, hi: Array, lot: float, inward: Any) -> Array:
-    """Targets in whole lots: an edge inward, anything else to the nearest; without a lot in the band, nearest its middle."""
+def _in_lots(to: Array, lo: Array, hi: Array, *, lot: float, buys: bool) -> Array:
+    """Targets in whole lots, as the hedger rounds them. Shape: to, lo, hi (rows,).
+
+    The edge it comes from (lo where it buys, hi where it sells) inward, or, without a lot in the band, to the lot nearest
+    its middle; any other target to the nearest lot.
+    """
     with np.errstate(invalid="ignore"):
-        at_edge = (to == lo) | (to == hi)
-        lots = (
-            np.where(
-                at_edge & (lo != hi), inward(to / lot + NEAR_LOT * np.where(to == lo, -1.0, 1.0)), np.rint(to / lot)
-            )
-            * lot
-        )
+        at_edge = (to == (lo if buys else hi)) & (lo != hi)
+        inward = np.ceil(to / lot - NEAR_LOT) if buys else np.floor(to / lot + NEAR_LOT)
+        lots = np.where(at_edge, inward, np.rint(to / lot)) * lot
         fits = (lots >= lo - NEAR_LOT * lot) & (lots <= hi + NEAR_LOT * lot)
         middle = np.where(np.isfinite(lo + hi), np.rint(0.5 * (lo + hi) / lot) * lot, lots)
     return np.asarray(np.where(fits | ~at_edge, lots, middle))

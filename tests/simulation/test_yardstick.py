@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
 from benchmarks import yardstick
 from bot.core.ports import BandInput, HedgePolicy
-from bot.lab import scenarios, scorer
+from bot.lab import scenarios, score, scorer
 from bot.lab.engine_runs import compare_with_scorer
 from bot.lab.problem import Problem
+from bot.pricing import exact
 from strategies.policies.almgren_li_speed import AlmgrenLiSpeed
 from strategies.policies.bartlett_delta import BartlettDelta
 from strategies.policies.callable_band import CallableBand
@@ -29,6 +33,9 @@ from strategies.policies.pin_guard import PinGuard
 from strategies.policies.static_hedge import StaticHedge
 from strategies.policies.whalley_wilmott import WhalleyWilmott
 from strategies.policies.zakamouline import Zakamouline
+
+Floats = NDArray[np.float64]
+Later = Callable[[Floats, Floats], Floats]
 
 MEASURED = {
     "20bp-1": (8, 16, 0.05, 78, 46, 86, 94),
@@ -123,13 +130,94 @@ def test_the_guarded_band_is_never_below_its_guards(seed: int) -> None:
         assert math.isfinite(found["gap"]), found
 
 
-@pytest.mark.parametrize("lot", [0.05, 0.03])
-def test_lots_cost_little_and_spare_trades(lot: float) -> None:
-    """A lot up to half the band's half width costs at most 5 points, and the optimum in lots trades less."""
-    lattice = yardstick.Lattice(yardstick.row_problem("100bp-1"))
-    lost, left = yardstick.lots(lattice, lot, seed=5)
-    assert 0.0 <= lost <= 5.0
-    assert left < 0.75
+@pytest.mark.parametrize("name", ["5bp-0.1", "20bp-0.1", "20bp-1", "100bp-0.1", "100bp-1"])
+def test_lots_of_a_twentieth_cost_little_and_spare_trades(name: str) -> None:
+    """Where 0.05 is at most the opening band's half width, lots of it cost at most 5 points and leave 45% of the trades."""
+    lattice = yardstick.Lattice(yardstick.row_problem(name))
+    lo, hi = lattice.optimum.band(0, 100.0)
+    assert (hi - lo) / 2.0 >= 0.05
+    found = yardstick.lots(lattice, 0.05, seed=5, paths=8192)
+    assert 0.0 <= found.points <= 5.0
+    assert found.trades + 2.0 * found.trades_se <= 0.45
+    assert abs(found.by_paths - found.points) <= 4.0 * found.se
+
+
+@pytest.mark.parametrize(("name", "lot"), [("5bp-1", 0.0164), ("spread", 0.0097)])
+def test_a_price_on_trades_spares_them_where_lots_alone_do_not(name: str, lot: float) -> None:
+    """In the narrowest bands, lots of half the half width with a price put on a trade meet both figures."""
+    found = yardstick.fewer_trades(yardstick.Lattice(yardstick.row_problem(name)), lot, seed=5, paths=8192)
+    assert found.trades <= 0.45
+    assert 0.0 < found.points <= 5.0
+
+
+@pytest.mark.parametrize(("cost", "lot"), [(0.0005, 0.0327), (0.002, 0.05)])
+def test_no_rule_in_lots_is_better(cost: float, lot: float) -> None:
+    """The optimum in lots is worth what a plain search over all trades at all prices finds, to 5e-5."""
+    problem = yardstick.row_problem("20bp-1").but(cost=cost, lot=lot)
+    solution = scorer.prepared(ExactBand(risk_aversion=1.0), problem).solution  # type: ignore[attr-defined]  # an exact band
+    assert solution.price == pytest.approx(searched(cost, lot), abs=5e-5)
+
+
+def searched(cost: float, lot: float) -> float:
+    """The price of a written call in whole lots: every trade looked at, Gauss-Hermite nodes, splines over log prices."""
+    s, rows, width = 0.2 * math.sqrt(0.25 / 252), 2, 206
+    x = np.arange(-width, width + 1) * (s / rows)
+    S, y = 100.0 * np.exp(x), np.arange(math.ceil(1.0 / lot) + 1) * lot
+    nodes, weights = np.polynomial.hermite_e.hermegauss(25)
+    fine = np.linspace(-9.0, 9.0, 3601)
+    density = np.exp(-0.5 * fine * fine)
+    turn = cost * np.abs(y[:, None] - y)
+
+    def mean(later: Later, z: Floats, w: Floats) -> Floats:
+        G = np.empty((x.size, y.size))
+        for at in range(0, x.size, 32):
+            there = x[at : at + 32, None] + s * z - 0.5 * s * s
+            moved = 100.0 * np.exp(there)
+            loss = later(there, moved) - y * (moved - S[at : at + 32, None])[..., None]
+            peak = loss.max(axis=1)
+            G[at : at + 32] = peak + np.log(np.einsum("n,rny->ry", w / w.sum(), np.exp(loss - peak[:, None])))
+        return G
+
+    def paid(there: Floats, moved: Floats) -> Floats:
+        return np.asarray(np.maximum(moved - 100.0, 0.0)[..., None] + cost * moved[..., None] * y)
+
+    def carried(J: Floats) -> Later:
+        curve = CubicSpline(x, J, axis=0)
+        low, high = (J[1] - J[0]) / (S[1] - S[0]), (J[-1] - J[-2]) / (S[-1] - S[-2])
+
+        def at(there: Floats, moved: Floats) -> Floats:
+            inside = curve(np.clip(there, x[0], x[-1]))
+            under = np.minimum(moved - S[0], 0.0)[..., None] * low
+            return np.asarray(inside + under + np.maximum(moved - S[-1], 0.0)[..., None] * high)
+
+        return at
+
+    G = mean(paid, fine, density)
+    for _ in range(251):
+        G = mean(carried(np.min(G[:, None] + S[:, None, None] * turn, axis=2)), nodes, weights)
+    return float(np.min(G[width] + 100.0 * turn[0]))
+
+
+@pytest.mark.parametrize("name", ["20bp-1", "100bp-1"])
+def test_a_ticket_fee_makes_the_centre_better(name: str) -> None:
+    """The edge is better without a ticket fee, the centre with one of two cents, by ten standard errors either way."""
+    problem = yardstick.row_problem(name)
+    found = yardstick.fee_that_flips(problem, seed=8, paths=16_384)
+    assert 0.0 < found.fee < 0.02
+    assert found.fee > 10.0 * found.fee_se
+    assert found.doubled > 10.0 * found.doubled_se
+
+
+@pytest.mark.parametrize(("lot", "fee"), [(0.1, 0.1), (0.05, 0.05)])
+def test_a_score_in_lots_with_a_ticket_fee_is_that_of_paths(lot: float, fee: float) -> None:
+    """The optimum in lots with a ticket fee scores its own price on the lattice, and on paths."""
+    problem = yardstick.row_problem("5bp-0.1").but(lot=lot, fixed_cost=fee)
+    solution = scorer.prepared(ExactBand(risk_aversion=0.1), problem).solution  # type: ignore[attr-defined]  # an exact band
+    scored = exact.evaluate(solution.problem, solution.rule)
+    assert scored == pytest.approx(solution.price, abs=5e-4)
+    losses = scorer.run([ExactBand(risk_aversion=0.1)], problem, scenarios.of_problem(problem, n_paths=16_384, seed=9))
+    found = score.certainty(losses.loss(0), 0.1, yardstick.controls_of(losses, 0))
+    assert abs(found.value - scored) <= 4.0 * found.se
 
 
 def test_the_optimum_in_lots_is_worth_its_price() -> None:
