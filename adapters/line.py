@@ -20,7 +20,7 @@ from typing import Any, Final, Self, TypeAlias
 
 import msgspec
 
-from bot.core.errors import ConfigError, DataError
+from bot.core.errors import ConfigError, DataError, Permanent
 from bot.core.events import Accepted, Amended, Cancelled, FeedEvent, FeedState, Filled, Rejected, Unknown, VenueEvent
 from bot.core.ports import Capabilities, FeedReport, Snapshot
 from bot.domain.instruments import Instrument
@@ -252,6 +252,7 @@ class LineBroker:
         self._events: asyncio.Queue[Say | Exception] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
+        self._epoch = 0
         self._line = await Line.dial(self._options, "broker")
         self._events = asyncio.Queue()
         self._leases = asyncio.Queue()
@@ -326,6 +327,10 @@ class LineBroker:
                 if isinstance(message, Say):
                     self._events.put_nowait(message)
                 elif isinstance(message, Lease):
+                    if message.epoch > self._epoch > 0:
+                        text = f"another process took the book's lease: epoch {message.epoch}, ours is {self._epoch}"
+                        self._events.put_nowait(Permanent(text))
+                        return
                     self._leases.put_nowait(message.epoch)
                 elif isinstance(message, Answer):
                     waiting = self._answers.get(message.number)

@@ -573,34 +573,61 @@ def plugins_list(
         terminal.show_plugins(found)
 
 
-@journal_app.command("verify")
-def journal_verify(
-    run_name: Annotated[str, typer.Argument(metavar="RUN")], runs: Runs = None, as_json: AsJson = False
-) -> None:
-    """Prove the chain of a run's journal; the first broken record is named."""
-    from bot.app import terminal  # noqa: PLC0415
-    from bot.app.runs import JOURNAL, find  # noqa: PLC0415
-    from bot.engine.journal import verify  # noqa: PLC0415
+JournalName = Annotated[str, typer.Argument(metavar="RUN", help="a run, or the folder or file of a live one")]
 
-    stored = find(runs, run_name)
-    found = verify(stored.folder / JOURNAL)
-    agrees = found.facts_digest == stored.result()["facts_digest"] and not found.torn_bytes
-    document = {
-        "run_id": stored.run_id,
-        "records": found.records,
-        "facts_digest": found.facts_digest,
-        "torn_bytes": found.torn_bytes,
-        "agrees_with_result": agrees,
-    }
+
+@journal_app.command("verify")
+def journal_verify(run_name: JournalName, runs: Runs = None, as_json: AsJson = False) -> None:
+    """Prove the chain of a run's journal; the first broken record is named."""
+    from bot.app import journals, terminal  # noqa: PLC0415
+
+    document = journals.prove(journals.folder_of(runs, run_name))
+    agrees = document["agrees_with_result"] is not False and not (
+        document["agrees_with_result"] is None and document["torn_bytes"]
+    )
     if as_json:
         _print_json(document)
     else:
-        state = (
-            "whole, and the result's digest" if agrees else f"{found.torn_bytes} torn bytes, NOT the result's digest"
-        )
-        terminal.say(f"{stored.run_id}: {found.records} records, {state}")
+        alone = document["agrees_with_result"] is None
+        whole = "whole" if alone else "whole, and the result's digest"
+        broken = f"{document['torn_bytes']} torn bytes" + ("" if alone else ", NOT the result's digest")
+        state = whole if agrees else broken
+        terminal.say(f"{document['run_id']}: {document['records']} records, {state}")
     if not agrees:
         raise typer.Exit(6)
+
+
+@journal_app.command("replay")
+def journal_replay(run_name: JournalName, runs: Runs = None, as_json: AsJson = False) -> None:
+    """Rebuild the accounts from the journal's facts alone and say how they stand."""
+    from bot.app import journals, terminal  # noqa: PLC0415
+
+    document = journals.fold(journals.folder_of(runs, run_name))
+    if as_json:
+        _print_json(document)
+        return
+    ended = "the session has ended" if document["ended"] else "the session goes on"
+    terminal.say(f"{document['run_id']}: {document['records']} records of release {document['release']}; {ended}")
+    for name, account in document["accounts"].items():
+        held = ", ".join(f"{quantity} {key}" for key, quantity in account["positions"].items()) or "nothing"
+        terminal.say(f"  {name}: {account['orders']} orders, {account['fills']} fills, holds {held}")
+        for what in ("halted", "frozen", "differences"):
+            if account[what]:
+                terminal.say(f"    {what}: {account[what]}")
+
+
+@journal_app.command("repair")
+def journal_repair(run_name: JournalName, runs: Runs = None, as_json: AsJson = False) -> None:
+    """Cut a broken journal at its last whole record; what is cut is kept beside it."""
+    from bot.app import journals, terminal  # noqa: PLC0415
+
+    document = journals.mend(journals.folder_of(runs, run_name))
+    if as_json:
+        _print_json(document)
+    else:
+        terminal.say(
+            f"{document['run_id']}: {document['cut_bytes']} bytes cut, {document['records']} records are whole"
+        )
 
 
 @app.command()

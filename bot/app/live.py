@@ -564,6 +564,10 @@ class LiveSession:
             self._step(self.loop.record)
             self._asked_at[account.name] = answer.asked
             self._reconciled.add(account.name)
+            if self.tasks is None or all(
+                task.status == "running" for task in self.tasks.states() if task.task.startswith("venue ")
+            ):
+                self._thaw_all("venue")
             if len(self._reconciled) == len(self._external):
                 self.loop.held_back = ""
         for order_id in found.strangers:
@@ -620,6 +624,8 @@ class LiveSession:
         if event.what in {"failed", "opened", "permanent"}:
             self._count(f"task {event.what}")
             text = f"task {event.task} {event.what}: {type(event.fault).__name__}: {event.fault}"
+            if event.task.startswith("venue "):
+                self._freeze_all("venue", text)
             for feed in event.serves:
                 self._drop_feed(feed, text)
             if not event.serves:

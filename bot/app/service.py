@@ -21,7 +21,7 @@ import msgspec
 from bot import __version__
 from bot.app import config as configs
 from bot.app.live import LiveSession, LiveSettings, State
-from bot.app.runs import JOURNAL, storage_faults
+from bot.app.runs import CONFIG, INSTRUMENTS, JOURNAL, storage_faults
 from bot.app.wiring import Run, assemble
 from bot.core.errors import StorageError
 from bot.core.events import Control
@@ -120,6 +120,8 @@ def serve(config: configs.Config, *, say: Callable[[str], None], settings: LiveS
         _refuse_full_disk(folder)
         began = _process_start()
         run = assemble(config, journal=folder / JOURNAL, run_id=folder.name)
+        (folder / INSTRUMENTS).write_bytes(msgspec.json.format(msgspec.json.encode(list(run.universe)), indent=1))
+        (folder / CONFIG).write_text(configs.show(config), encoding="utf-8")
     return asyncio.run(_attend(run, folder, began, say, settings))
 
 

@@ -195,7 +195,7 @@ def assemble(config: configs.Config, *, journal: Path | None, run_id: str | None
         sessions=sessions,
         journal=writer,
         committer=committer,
-        recovered=recovered.records,
+        recovered=writer.seq if committer is not None else 0,
     )
 
 

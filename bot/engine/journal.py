@@ -326,22 +326,33 @@ def _take_up(store: Store, size: int, header: Header, replayed: Callable[[Step],
         store.cut(0)
         return None
     chain, end, number, found = hashlib.sha256(MAGIC).digest(), len(MAGIC), -1, None
+    since: list[tuple[int, bytes]] = []  # records from the last snapshot on: what lies before it need not be read again
     for body, chain, end in _chained(store.name, store.read, size):  # noqa: B007  the last of each is what counts
         number += 1
         if number == 0:
             found = _as_header(store.name, body)
             if found.durability != "live":
-                raise JournalError(
-                    f"{store.name}: expected a live journal, found one of durability {found.durability!r}"
-                )
+                raise JournalError(f"{store.name}: expected a live journal, found one of durability {found.durability!r}")
             continue
-        replayed(_as_step(store.name, number, body))
+        if _SNAPSHOT in body and _is_snapshot(_as_step(store.name, number, body)):
+            since.clear()
+        since.append((number, body))
+    for at, body in since:
+        replayed(_as_step(store.name, at, body))
     if end < size:
         store.cut(end)
     if found is None:
         store.cut(0)
         return None
     return Tail(header=found, records=number, size=end, chain=chain)
+
+
+_SNAPSHOT: Final = b'"fact":"snapshot"'
+
+
+def _is_snapshot(step: Step) -> bool:
+    """True when the record holds every account as it stood: all its facts before it may be left out."""
+    return any(isinstance(fact, Snapshotted) for fact in step.facts)
 
 
 class JournalReader:

@@ -59,16 +59,21 @@ class Recovered:
         self.started_at: Nanos | None = None
         self.closed = False
         self.since_snapshot = 0
+        self.seen: set[str] = set()
+        """Accounts the journal knows; one that a later configuration added begins anew."""
 
     def take(self, step: Step) -> None:
         """Fold one record."""
         self.records += 1
         self.since_snapshot += 1
         self.last_ts = step.ts
-        for fact in step.facts:
+        snapshot = next((i for i, fact in enumerate(step.facts) if isinstance(fact, Snapshotted)), 0)
+        for fact in step.facts[snapshot:]:  # a snapshot holds what its own record says before it
             account = self.accounts.get(fact.account)
             if account is None:
                 continue  # an account this configuration no longer has
+            if isinstance(fact, Started | Snapshotted):
+                self.seen.add(fact.account)
             if isinstance(fact, Started):
                 self.started_at = step.ts
             elif isinstance(fact, Snapshotted):

@@ -112,7 +112,10 @@ class LineVenue:
         now = time.time_ns()
         match message:
             case TakeLease():
-                await line.send(Lease(epoch=self.venue.take_lease(message.holder)))
+                lease = Lease(epoch=self.venue.take_lease(message.holder))
+                for other in list(self.brokers):
+                    with contextlib.suppress(OSError):
+                        await other.send(lease)  # who held it before learns that it does not any more
             case Ask():
                 await line.send(Answer(number=message.number, snapshot=self.venue.snapshot(message.since)))
             case Acknowledge():
