@@ -232,13 +232,12 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """One replay: seconds, fills, memory."""
-    batch = quotes(args.ticks, args.seed)
+def _play(
+    args: argparse.Namespace, batch: QuoteBatch, path: Path
+) -> tuple[float, float, Loop, list[Executed], JournalWriter]:
+    """Wall and processor seconds of one replay to a journal at `path`, and what it left."""
     sink: list[Executed] = []
     header = Header(run_id="bench", config_hash="", release="", durability="replay")
-    path = folder / "journal"
-    black.warmup()
     with JournalWriter(path, header) as journal:
         loop = build(
             args.path,
@@ -250,10 +249,19 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         )
         loop.bus.subscribe(Executed, sink.append, serves="benchmark")
         wall, cpu = time.perf_counter(), time.process_time()
-        for start in range(0, args.ticks, BATCH):
-            loop.take(batch.rows(start, min(start + BATCH, args.ticks)), "bench")
+        for start in range(0, len(batch), BATCH):
+            loop.take(batch.rows(start, min(start + BATCH, len(batch))), "bench")
         loop.finish()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return time.perf_counter() - wall, time.process_time() - cpu, loop, sink, journal
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One replay: seconds, fills, memory."""
+    black.warmup()
+    _play(args, quotes(2_000, args.seed), folder / "warm")  # what is loaded and compiled once is no part of a replay
+    batch = quotes(args.ticks, args.seed)
+    path = folder / "journal"
+    wall, cpu, loop, sink, journal = _play(args, batch, path)
     peak = peak_rss_mb()
     mine = [f.fill for f in sink if f.account == "dynamic" and not f.fill.closing]
     if args.fills is not None:

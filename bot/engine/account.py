@@ -28,7 +28,7 @@ from bot.core.events import (
     VenueEvent,
 )
 from bot.core.ports import Broker, Chain, Figures, InLoopBroker, Restores, Strategy, UnderlyingRisk
-from bot.core.quiet import QuietBox
+from bot.core.quiet import QuietBox, Renewal
 from bot.domain.book import Book, PositionKey, trade_value
 from bot.domain.calendar import Pause, Sessions
 from bot.domain.instruments import (
@@ -167,6 +167,8 @@ class Account:
         self.targets: dict[tuple[str, str], Decimal] = {}
         self.opened: dict[tuple[str, str], Decimal] = {}
         self.frozen: dict[str, str] = {}
+        self.askers: dict[str, dict[str, None]] = {}
+        """By instrument, the strategies that ever wanted to hold another quantity of it."""
         self.halts: dict[str, Pause] = {}
         """The last halt of each instrument that its venue told of."""
         self.causes: dict[str, dict[str, str]] = {}
@@ -316,6 +318,7 @@ class Account:
                     line = self._scaled(key, line, self.gate.scale)  # noqa: PLW2901  the line that is traded
                 if self.targets.get(key) != line.quantity:
                     self.targets[key] = line.quantity
+                    self.askers.setdefault(line.instrument, {})[slot.strategy.name] = None
                     self._record_target(slot, target, line)
                 touched[line.instrument] = target
         for instrument, target in sorted(touched.items()):
@@ -352,7 +355,7 @@ class Account:
             if name == instrument
         }
         crossings, left = desk.cross(gaps)
-        price = self.valuation.mark(instrument, now) if self._may_cross(instrument) else None
+        price = self.valuation.mark(instrument, now) if crossings and self._may_cross(instrument) else None
         if price is not None:  # else the opposite gaps stay open until books may cross at a mark
             for crossing in crossings:
                 self._transfer(instrument, crossing, price)
@@ -917,6 +920,11 @@ class View:
         """How far the underlying's price may move, and how long, with the net delta moving by less than `slack`."""
         legs = self._live_legs(underlying)
         return self._account.valuation.room(legs, self.now, gamma, slack)
+
+    def renewal(self, underlying: str) -> Renewal | None:
+        """What compiled code needs to promise anew what `room` promises; None where it cannot."""
+        legs = self._live_legs(underlying)
+        return self._account.valuation.renewal(legs, self._linear.get(underlying, 0.0))
 
     def chain(self, underlying: str) -> Chain:
         """The live contracts on an underlying with quotes, vols and unit Greeks at this instant."""

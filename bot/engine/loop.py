@@ -43,7 +43,7 @@ from bot.domain.instruments import ConvertibleBond, OptionContract, Spot, Univer
 from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.orders import OrderStatus
 from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
-from bot.engine import bonds, controls, kill
+from bot.engine import bonds, controls, kill, renewal
 from bot.engine.account import Account, Slot
 from bot.engine.journal import Asked, Balanced, Closed, Fact, JournalWriter, Snapshotted, Started
 from bot.engine.marks import NAN, Marks
@@ -167,6 +167,8 @@ class Loop:
         self._fenced: list[QuietBox | None] = []
         self._fences: Fences = fences((), len(universe))
         self._scan = scanner()
+        self._ground: renewal.Ground | None = None
+        self._scan_renewing = renewal.renewing_scanner()
         self._halted: set[str] = set()
         self._purging: set[tuple[str, str]] = set()
         for account in self.accounts:
@@ -191,19 +193,17 @@ class Loop:
             self._fold_print(self.universe.index(item.instrument), item.ts_recv, item.price)
             self._count_tape(feed, 1, item.ts_recv, item.ts_recv)
             self.bus.publish(item)
-        else:
-            self.advance(item.ts_recv)
         elif isinstance(item, Control) and item.verb == kill.PULL:
             self._take_kill(item)
             self.bus.publish(item)
+        else:
+            self.advance(item.ts_recv)
             self._take_control(item)
             self._record()
             if self.outbox.release():
                 self._refresh_due()
             self.bus.publish(item)
 
-    def advance(self, ts: Nanos) -> None:
-        """Let time pass to just before what happens at `ts`: close the open instant, run what falls due."""
     def _take_kill(self, item: Control) -> None:
         """Stand on the rung before anything else happens; what then fails keeps no cancel from leaving."""
         rung, cause = kill.read_pull(item.argument)
@@ -224,6 +224,8 @@ class Loop:
         finally:
             self._refresh_due()
 
+    def advance(self, ts: Nanos) -> None:
+        """Let time pass to just before what happens at `ts`: close the open instant, run what falls due."""
         if ts == self._open_ts:
             self._closed_early = False  # more data of the present instant: it closes again
             return
@@ -354,10 +356,12 @@ class Loop:
         """True when every strategy that quotes wake has a promise in force, and nobody else must see each quote."""
         if self._has_open_orders or self.started_at is None or self.bus.watched(Quote):
             return False
+        if self._dirty:
+            return False  # somebody is to be woken when the open instant closes, whatever else it brings
         now = self.now
         for _, slot in self._tick_slots:
             box = slot.box
-            if box is None or box.until <= now:
+            if box is None or (box.until <= now and not box.renewals):
                 return False
         return bool(self._tick_slots)
 
@@ -366,7 +370,14 @@ class Loop:
         if not self._is_quiet():
             return 0
         until = self._lay_fences()
-        j = self._scan(batch, i, self.marks, self._fences, min(until, self._due() + 1))
+        if self._ground is None:
+            j = self._scan(batch, i, self.marks, self._fences, min(until, self._due() + 1))
+        else:
+            due = self._due()
+            j = self._scan_renewing(batch, i, self.marks, self._ground, due)
+            self._take_renewed(self._ground)
+            if j < len(batch) and batch.ts_recv[j] < due:
+                self._stopped_at = base + j  # somebody must be woken there: no need to scan before that
         if j == i:
             return 0
         self._open_ts = self.now = int(batch.ts_recv[j - 1])
@@ -378,8 +389,19 @@ class Loop:
         boxes = [slot.box for _, slot in self._tick_slots]
         if len(boxes) != len(self._fenced) or any(a is not b for a, b in zip(boxes, self._fenced, strict=False)):
             self._fenced = boxes
-            self._fences = fences(boxes, len(self.universe))
+            if any(box.renewals for box in boxes if box is not None):
+                self._ground = renewal.lay(boxes, len(self.universe), self._ground)
+            else:
+                self._ground = None
+                self._fences = fences(boxes, len(self.universe))
         return min(box.until for box in boxes if box is not None)
+
+    def _take_renewed(self, ground: renewal.Ground) -> None:
+        """Keep the boxes that a scan issued anew."""
+        boxes = renewal.renewed(self._fenced, ground)
+        for (_, slot), box in zip(self._tick_slots, boxes, strict=True):
+            slot.box = box
+        self._fenced = boxes
 
     def _take_trades(self, batch: TradeBatch, feed: str) -> None:
         base, n, i = self.tape.rows, len(batch), 0
@@ -763,26 +785,6 @@ class Loop:
         if slot.asks_for_box and not slot.disabled and not slot.patience and not self._answer_is_due(slot.account, now):
             self._ask_for_box(slot)
 
-    def _ask_for_box(self, slot: Slot) -> None:
-        """Ask for a promise; one that lasted a few rows only is asked for more rarely: it costs as much as a look."""
-        lasted = self._tape_seen - slot.asked_at
-        slot.haste = min(2 * slot.haste, LONGEST_PATIENCE) if lasted < SHORT_LIVED + slot.haste else 1
-        slot.patience = slot.haste - 1
-        slot.asked_at = self._tape_seen
-        try:
-            slot.box = slot.strategy.quiet(slot.view)
-        except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
-            self._disable(slot, fault)
-
-    def _settle(self, slot: Slot, targets: Sequence[Target]) -> None:
-        nonsense = slot.account.fault_of(targets)
-        if nonsense:
-            self._disable(slot, ValueError(nonsense))
-            return
-        slot.account.settle_targets(slot, targets, self.now, self.outbox)
-        self._record()
-        if self.outbox.release():
-            self._refresh_due()
     def _answer_is_due(self, account: Account, now: Nanos) -> bool:
         """True when a venue speaks at this very instant: a promise given before would end at its word."""
         if not account.open_ids or account.in_loop is None or account.in_loop.next_due() > now:
@@ -798,6 +800,28 @@ class Loop:
                 slot.view.now = now
                 self._ask_for_box(slot)
 
+    def _ask_for_box(self, slot: Slot) -> None:
+        """Ask for a promise; one that lasted a few rows only is asked for more rarely: it costs as much as a look."""
+        lasted = self._tape_seen - slot.asked_at
+        slot.haste = min(2 * slot.haste, LONGEST_PATIENCE) if lasted < SHORT_LIVED + slot.haste else 1
+        slot.patience = slot.haste - 1
+        slot.asked_at = self._tape_seen
+        try:
+            slot.box = slot.strategy.quiet(slot.view)
+            if slot.box is not None and slot.box.renewals:
+                slot.haste, slot.patience = 1, 0  # compiled code looks at each row at no cost to us
+        except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
+            self._disable(slot, fault)
+
+    def _settle(self, slot: Slot, targets: Sequence[Target]) -> None:
+        nonsense = slot.account.fault_of(targets)
+        if nonsense:
+            self._disable(slot, ValueError(nonsense))
+            return
+        slot.account.settle_targets(slot, targets, self.now, self.outbox)
+        self._record()
+        if self.outbox.release():
+            self._refresh_due()
 
     def _let_venues_look(self, now: Nanos) -> None:
         for account in self.accounts:
@@ -816,13 +840,17 @@ class Loop:
                     self._dirty = 0
                     for _, slot in self._tick_slots:
                         self._wake(slot, t)
-            if not self._arrive(t) and self._heap and self._heap[0][0] <= t:
+            if self._arrive(t):
+                self._refresh_due()
+            elif self._heap and self._heap[0][0] <= t:
                 heapq.heappop(self._heap)[3]()
             self._record()
             if self.outbox.release():
                 self._refresh_due()
             if self._sample_wanted and self._due() > t and self.started_at is not None:
                 self._sample(t, on_grid=False)
+            if self._asks_after and not self._has_open_orders:
+                self._ask_after_answers(t)
             if self._ending and not self.done:
                 self._conclude_if_flat()
 
@@ -833,28 +861,33 @@ class Loop:
             venue = account.in_loop
             if venue is not None and venue.next_due() <= t:
                 for event in venue.take_due(t):
-                    self.hear(account, event)
+                    self._apply(account, event)
                     heard = True
         return heard
 
     def hear(self, account: Account, event: VenueEvent) -> None:
-        """Apply a venue's word to its account."""
-        if self.settings.compounding == "continuous" and isinstance(event, Filled) and self.started_at is not None:
-            self._accrue(self.now)  # cash changes now: what it was has earned until now
-        if account.hear(event, self._lot_of):
-            self._sample_wanted = True
-        if self._purging:
-            self._end_purges(account)
-            if self._asks_after and not self._has_open_orders:
-                self._ask_after_answers(t)
-        if self._closing and not self.done:
-            self._close_again(account, event)
-        for slot in account.slots:
-            slot.box = None if slot.asks_for_box else slot.box
+        """Apply a venue's word to its account, and put on the record what it changed."""
+        self._apply(account, event)
         self._refresh_due()
         self._record()
         if self.outbox.release():
             self._refresh_due()
+
+    def _apply(self, account: Account, event: VenueEvent) -> None:
+        if self.settings.compounding == "continuous" and isinstance(event, Filled) and self.started_at is not None:
+            self._accrue(self.now)  # cash changes now: what it was has earned until now
+        if account.hear(event, self._lot_of):
+            self._sample_wanted = True
+        if account.pulled:
+            controls.settle_pulls(account, self.now, self.outbox)
+        elif account.gate.standing.kill.rung is kill.Rung.FLATTEN:
+            account.flatten(self.now, self.outbox)
+        if self._purging:
+            self._end_purges(account)
+        if self._closing and not self.done:
+            self._close_again(account, event)
+        for slot in account.slots:
+            slot.box = None if slot.asks_for_box else slot.box
 
     def _lot_of(self, instrument: str) -> Decimal | None:
         return self.universe.get(instrument).lot
@@ -867,12 +900,10 @@ class Loop:
     _snapped = 0
     _due_ts: Nanos = FOREVER
     _has_open_orders = False
-        if account.pulled:
-            controls.settle_pulls(account, self.now, self.outbox)
-        elif account.gate.standing.kill.rung is kill.Rung.FLATTEN:
-            account.flatten(self.now, self.outbox)
     _closed_early = False
     _every_instant = False
+    _asks_after = False
+    _stopped_at = -1
     _stride = SHORTEST_STRIDE
 
     def _due(self) -> Nanos:
@@ -895,8 +926,6 @@ class Loop:
     def _needs_every_instant(self) -> bool:
         self._every_instant = (
             self._has_open_orders or (self.started_at is not None and bool(self._tick_slots)) or self.bus.watched(Quote)
-    _asks_after = False
-    _stopped_at = -1
         )
         return self._every_instant
 
@@ -962,6 +991,15 @@ class Loop:
         if found.started_at is not None:
             self._recovered = found
             self.now = found.last_ts
+
+    @property
+    def still_to_open(self) -> dict[str, Decimal]:
+        """Contracts by instrument that the books will begin with; none once they have."""
+        total: dict[str, Decimal] = {}
+        if self.started_at is None and self._recovered is None:
+            for opening in self.openings:
+                total[opening.instrument] = total.get(opening.instrument, Decimal(0)) + opening.quantity
+        return total
 
     def begin_if_ready(self) -> bool:
         """Live: begin as soon as everything is known, at the instant that was just closed; True once begun."""
@@ -1047,7 +1085,10 @@ class Loop:
         self._remark(now)
         self._next_remark = now + self.settings.remark
         for account in self.accounts:
-            self._take_up(account, now)
+            if account.name in found.seen:
+                self._take_up(account, now)
+            else:
+                self._open(account, now)
         self._record()
         self._sample(now, on_grid=True)
         for number, slot in enumerate(s for account in self.accounts for s in account.slots):
@@ -1156,6 +1197,20 @@ class Loop:
         if self._next_remark <= now:
             missed = (now - self._next_remark) // self.settings.remark
             self._next_remark += (missed + 1) * self.settings.remark
+            self._ask_gates(now)
+
+    def _ask_gates(self, now: Nanos) -> None:
+        """At every valuation but the first gates value contracts anew and look at losses."""
+        for account in self.accounts:
+            if not account.gate.watches_valuations:
+                continue
+            noted = len(account.pending)
+            controls.on_valuation(account, now, self.outbox)
+            if len(account.pending) == noted:
+                continue
+            self._record()
+            if self.outbox.release():
+                self._refresh_due()
 
     def _watch_jumps(self) -> None:
         """Name a price that jumped with no corporate event to explain it; freeze one that looks like a split unseen."""
@@ -1187,20 +1242,6 @@ class Loop:
     def _sample(self, now: Nanos, *, on_grid: bool) -> None:
         self._sample_wanted = False
         self.sampler.take(now, self.convert, on_grid=on_grid)
-            self._ask_gates(now)
-
-    def _ask_gates(self, now: Nanos) -> None:
-        """At every valuation but the first gates value contracts anew and look at losses."""
-        for account in self.accounts:
-            if not account.gate.watches_valuations:
-                continue
-            noted = len(account.pending)
-            controls.on_valuation(account, now, self.outbox)
-            if len(account.pending) == noted:
-                continue
-            self._record()
-            if self.outbox.release():
-                self._refresh_due()
 
     def _accrue(self, now: Nanos) -> None:
         """Interest on cash and the fee for borrowed stock since last time, by the year of 365 days."""

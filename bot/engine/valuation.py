@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bot.core.errors import ConfigError
 from bot.core.events import Alarm, Corporate
 from bot.core.ports import Chain, VolInput
-from bot.core.quiet import FOREVER
+from bot.core.quiet import FOREVER, Renewal
 from bot.domain.calendar import Sessions
 from bot.domain.greeks import Greeks
 from bot.domain.instruments import ConvertibleBond, Future, OptionContract, Perpetual, Universe
@@ -35,7 +35,7 @@ from bot.engine.vol_sources import ForecastSettings
 from bot.pricing import black, implied
 from bot.pricing.american_discrete import DividendModel
 from bot.pricing.convertible_shelf import Shelf
-from bot.pricing.room import room_kernel
+from bot.pricing.near import near_kernel
 from bot.pricing.status import Status
 from bot.pricing.surface import Surface
 from bot.pricing.totals import totals_kernel
@@ -380,6 +380,7 @@ class Valuation:
         self._told: dict[str, str] = {}
         self.slices: dict[str, Slice] = {}
         self._last_mark: dict[str, Decimal] = {}
+        self._priced: dict[str, tuple[tuple[float, Nanos, int, int, Nanos], Floats]] = {}
         self.bonds = Shelf()
         self._vol_marks = sorted(settings.vol_marks, key=lambda m: m.ts)
         self._next_vol_mark = 0
@@ -860,11 +861,30 @@ class Valuation:
             legs.pack()
         dividend = s.rate if s.on_future else s.dividend
         spot = self.spot(s.underlying)
-        h, years = room_kernel()(spot, now - s.epoch, legs.packed, s.rate, dividend, gamma, slack)
+        h, years = near_kernel()(spot, now - s.epoch, legs.packed, s.rate, dividend, gamma, slack)
         last = FOREVER - now
         if self.settings.stale_after is not None:
             last = max(0, self.spot_ts(s.underlying) + self.settings.stale_after - now)
         return h, min(int(years * NS_PER_YEAR), last)
+
+    def renewal(self, legs: Legs, linear: float) -> Renewal | None:
+        """What compiled code needs to issue a promise about the net delta of these legs anew; None where `room` gives none.
+
+        The owner's own numbers (target, what is held, its slack) are for the owner to fill in.
+        """
+        s = legs.slice
+        if not len(legs) or not self._is_plain(s) or not s.from_quotes:
+            return None
+        stale = self.settings.stale_after
+        return Renewal(
+            column=s.column,
+            packed=legs.fresh().packed,
+            epoch=s.epoch,
+            rate=s.rate,
+            dividend=s.rate if s.on_future else s.dividend,
+            linear=linear,
+            stale_after=FOREVER if stale is None else stale,
+        )
 
     def _table_net(self, legs: Legs) -> Callable[[float, Nanos], tuple[float, float]]:
         weight = float(legs.weight.sum())
@@ -1065,9 +1085,16 @@ class Valuation:
         s = self.slice(item.underlying)
         spot = self.spot(item.underlying)
         carried = self._price_mark(item.underlying) if math.isnan(spot) else None
-        units = self.units(s, spot if carried is None else float(carried), now, s.vol)
-        value = float(units.price[s.rows[instrument]])
+        value = float(self._model_prices(s, spot if carried is None else float(carried), now)[s.rows[instrument]])
         return None if math.isnan(value) else decimal_of(round(value, 10))
+
+    def _model_prices(self, s: Slice, spot: float, now: Nanos) -> Floats:
+        """The model value of every contract of a slice, kept while nothing it rests on changes. Shape: (contracts,)."""
+        rests_on = (spot, now, s.vol_version, len(s.contracts), self._started_ts)
+        known = self._priced.get(s.underlying)
+        if known is None or known[0] != rests_on:
+            known = self._priced[s.underlying] = rests_on, self.units(s, spot, now, s.vol).price
+        return known[1]
 
     def _bond_mark(self, bond: ConvertibleBond, now: Nanos) -> Decimal | None:
         spot = self._price_mark(bond.underlying)

@@ -10,6 +10,7 @@ import math
 from typing import Literal
 
 from bot.core.ports import Band, BandInput
+from bot.core.surroundings import Surroundings
 from bot.domain.units import Nanos
 
 
@@ -43,6 +44,10 @@ class DeltaBand:
     @property
     def sure(self) -> float:
         """The net delta under which nothing is done, at any price and instant."""
+        return self._sure
+
+    def least_width(self, x: BandInput, around: Surroundings) -> float:
+        """The half width, by more than rounding could take away: it stands still."""
         return self._sure
 
     def slack(self, want: float, held: float, per_contract: float) -> float:
