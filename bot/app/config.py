@@ -31,9 +31,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from bot.app.config_broker import BrokerConfig, Commission, Limits, PaperBroker, PluginBroker
+from bot.app.config_broker import BrokerConfig, Commission, PaperBroker, PluginBroker
 from bot.app.config_convertibles import ConvertibleTable
 from bot.app.config_feeds import DatasetFeed, FeedConfig, PluginFeed, ReplayFeed, ScenarioFeed, SyntheticFeed
+from bot.app.config_gate import Limits, ModeTable, UnderlyingBounds
 from bot.app.config_lab import LAB_TABLES, AdviseTable, CompareTable, SweepTable
 from bot.app.config_parts import (
     BUILT_IN,
@@ -179,6 +180,7 @@ class Config(Section):
     accounts: Accounts = Field(default_factory=Accounts, description="what each account starts with")
     broker: BrokerConfig = Field(default_factory=lambda: PaperBroker(kind="paper"), description="who fills")
     limits: Limits = Field(default_factory=Limits, description="what no order may exceed")
+    mode: ModeTable = Field(default_factory=ModeTable, description="how far the dynamic account is let")
     plugins: Plugins = Field(default_factory=Plugins, description="which plug-ins may be loaded")
     storage: Storage = Field(default_factory=Storage, description="where records go")
     alarms: Alarms = Field(default_factory=Alarms, description="when a person should look")
@@ -779,6 +781,7 @@ __all__ = [
     "StrategyTable",
     "SurfaceConfig",
     "SyntheticFeed",
+    "UnderlyingBounds",
     "broker_settings",
     "check",
     "config_hash",

@@ -1,4 +1,4 @@
-"""A broker table says who fills and what it costs, a limits table what no order may exceed; law: money is exact."""
+"""A broker table says who fills and what it costs; law: money is exact."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from bot.app.config_parts import (
     RateNumber,
     Section,
     Seed,
-    Whole,
     bare,
     kinds,
     only_with,
@@ -170,21 +169,3 @@ BrokerConfig: TypeAlias = Annotated[
     Annotated[PaperBroker, Tag(TAG + "paper")] | Annotated[PluginBroker, Tag(TAG + PLUGIN_KIND)],
     Discriminator(kinds("paper")),
 ]
-
-
-class Limits(Section):
-    """What no order may exceed; absent: no limit of that sort. A breach is a refusal, never a smaller order."""
-
-    max_order_quantity: Positive | None = Field(default=None, description="contracts in one order")
-    max_order_notional: Positive | None = Field(default=None, description="value of one order, in its own currency")
-    max_position: Positive | None = Field(
-        default=None, description="contracts held of one hedge instrument, either side"
-    )
-    price_collar: Annotated[Amount, Field(gt=0, le=1)] | None = Field(
-        default=None, description="greatest distance of a limit price from the mid, as a fraction"
-    )
-    max_open_orders: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(default=None, description="at one time")
-    stale_after: Interval | None = Field(default=None, description="no order on a quote older than this")
-    restricted: tuple[InstrumentText, ...] = Field(
-        default=(), max_length=10_000, description="instruments never traded"
-    )

@@ -70,7 +70,10 @@ from bot.domain.units import (
 from bot.engine import limits
 from bot.engine.account import Account
 from bot.engine.early_exercise import CashDividend
+from bot.engine.exposure import Proxy, Units
+from bot.engine.gate import GateSettings, Mode
 from bot.engine.journal import CommitThread, FileStore, Header, JournalWriter, open_live
+from bot.engine.kill import rung_of
 from bot.engine.loop import Loop, LoopSettings, Opening
 from bot.engine.marks import Marks
 from bot.engine.model_check import CheckSettings
@@ -759,7 +762,7 @@ def make_accounts(
     for item in config.alternatives:
         other = None if item.policy is None else make_policy(item.policy, config)
         plans[item.name] = make_strategies(item.strategies or config.strategies, config, other, None)
-    checks = limits.build(limit_settings(config))
+    units: Units | None = None
     made: list[Account] = []
     for name, strategies in plans.items():
         broker = make_broker(config, universe, simulated=name != "dynamic")
@@ -775,10 +778,12 @@ def make_accounts(
             valuation=valuation,
             broker=broker,
             strategies=strategies,
-            checks=checks,
             base_currency=config.session.base_currency,
             sessions=sessions,
+            gate=gate_settings(config, staged=name == "dynamic"),
+            units=units,
         )
+        units = account.gate.units
         account.ledger.set_opening_apart(config.broker.opening_ticket_apart)
         for currency, amount in config.accounts.opening_cash.items():
             account.ledger.book.add_cash(currency, amount)
@@ -951,15 +956,35 @@ def trading_sessions(config: configs.Config, book: LoadedBook) -> dict[str, Sess
 def limit_settings(config: configs.Config) -> limits.LimitSettings:
     """The limits' part of a config."""
     found = config.limits
-    return limits.LimitSettings(
-        max_order_quantity=found.max_order_quantity,
-        max_order_notional=found.max_order_notional,
-        max_position=found.max_position,
-        max_open_orders=found.max_open_orders,
-        price_collar=None if found.price_collar is None else float(found.price_collar),
-        stale_after=found.stale_after,
-        restricted=tuple(resolve_instrument(text).id for text in found.restricted),
-    )
+    odd = {"restricted", "underlyings", "day_begins", "price_collar"}
+    plain: dict[str, Any] = {name: getattr(found, name) for name in type(found).model_fields if name not in odd}
+    plain |= {name: rung_of(word) for name, word in plain.items() if name.startswith("on_")}
+    try:
+        return limits.LimitSettings(
+            **plain,
+            price_collar=None if found.price_collar is None else float(found.price_collar),
+            restricted=tuple(id_of(text, config) for text in found.restricted),
+            by_underlying={id_of(table.underlying, config): _bounds_of(table) for table in found.underlyings},
+            day_begins=found.day_begins_ns,
+        )
+    except ValueError as fault:
+        raise ConfigError(f"{config.path.name}: limits: {fault}") from fault
+
+
+def _bounds_of(table: configs.UnderlyingBounds) -> limits.UnderlyingLimits:
+    return limits.UnderlyingLimits(**{name: getattr(table, name) for name in limits.RISK_NAMES})
+
+
+def gate_settings(config: configs.Config, *, staged: bool) -> GateSettings:
+    """What the gate of an account holds orders against; only a `staged` account, the one that trades, knows the mode."""
+    table = config.mode
+    mode = Mode(stage=table.stage, size_fraction=table.size_fraction, confirm_within=table.confirm_within)
+    proxies = {}
+    for hedge in config.hedges:
+        instrument, underlying = id_of(hedge.instrument, config), id_of(hedge.underlying, config)
+        if instrument != underlying:
+            proxies[instrument] = Proxy(underlying, hedge.beta)
+    return GateSettings(limits=limit_settings(config), mode=mode if staged else Mode(), proxies=proxies)
 
 
 def describe_window(start: Nanos, end: Nanos | None) -> str:
