@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test quick fuzz static unit replay real simulation lint types floors format bench setup clean help
+.PHONY: run test quick fuzz static unit replay real simulation faults lint types floors format bench setup clean help
 
 help:
 	@echo "make run | test | quick | static | real | bench | format | clean"
@@ -22,7 +22,7 @@ $(READY): requirements.lock pyproject.toml
 run: $(READY)
 	$(BIN)/evenkeel backtest config/synthetic.toml --report
 
-test: static unit replay real simulation
+test: static unit replay real simulation faults
 
 quick: $(READY) lint types floors
 	$(BIN)/pytest tests/unit -m "not slow" -n 2
@@ -55,6 +55,10 @@ real: $(READY)
 
 simulation: $(READY)
 	$(BIN)/pytest tests/simulation -n 2
+
+# Daemons and venues in processes of their own, killed and worried: seconds of waiting, little of work, so four at a time.
+faults: $(READY)
+	$(BIN)/pytest tests/faults -n 4
 
 bench: $(READY)
 	$(BIN)/python benchmarks/replay.py

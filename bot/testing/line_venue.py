@@ -76,6 +76,11 @@ class LineVenue:
             settings=VenueSettings(partial=arguments.partial, reject=arguments.reject),
         )
         self.lost, self.repeated, self.late = arguments.faults
+        self.feed_faults = arguments.feed_faults
+        self.cut_every = arguments.cut_every
+        self._cut_at = time.monotonic() + arguments.cut_every
+        self._stalled_until = 0.0
+        self._last_tick: Tick | None = None
         self.feeds: set[Line] = set()
         self.brokers: dict[Line, dict[int, float]] = {}
         self.seen = 0
@@ -151,6 +156,10 @@ class LineVenue:
             for name, mid in self.mids.items():
                 moved = self.mids[name] = round(mid * math.exp(self.rng.gauss(0.0, step)), 2)
                 quotes.append(Quote(instrument=name, ts_event=now, ts_recv=now, bid=moved - 0.01, ask=moved + 0.01))
+            if self.cut_every and time.monotonic() > self._cut_at:
+                self._cut_at = time.monotonic() + self.cut_every
+                for line in [*self.feeds, *self.brokers]:
+                    await line.close()
             self.venue.work(now)
             self._write()
             await self._tell(quotes)
@@ -158,7 +167,8 @@ class LineVenue:
     async def _tell(self, quotes: list[Quote]) -> None:
         for line in list(self.feeds):
             with contextlib.suppress(OSError):
-                await line.send(Tick(quotes=quotes))
+                for tick in self._as_the_feed_has_it(quotes):
+                    await line.send(tick)
         now = time.monotonic()
         for line, said_at in list(self.brokers.items()):
             with contextlib.suppress(OSError):
@@ -168,6 +178,21 @@ class LineVenue:
                         if self.rng.random() >= self.lost:
                             await line.send(Say(number=number, event=event))
                 await line.send(Beat())
+
+    def _as_the_feed_has_it(self, quotes: list[Quote]) -> list[Tick | Beat]:
+        """The tick as it is, or with the feed's faults: a stall of 0.5 to 3 s, said twice, or an older one instead."""
+        stalled, repeated, late = self.feed_faults
+        now = time.monotonic()
+        if now < self._stalled_until:
+            return [Beat()]
+        if self.rng.random() < stalled:
+            self._stalled_until = now + self.rng.uniform(0.5, 3.0)
+            return [Beat()]
+        tick = Tick(quotes=quotes)
+        before, self._last_tick = self._last_tick, tick
+        if before is not None and self.rng.random() < late:
+            return [before]
+        return [tick, tick] if self.rng.random() < repeated else [tick]
 
     def _write(self) -> None:
         """The ledger as a file, replaced whole, only when it changed."""
@@ -230,6 +255,8 @@ def parse(words: list[str]) -> Any:
     parser.add_argument("--partial", type=float, default=0.2)
     parser.add_argument("--reject", type=float, default=0.0)
     parser.add_argument("--faults", type=_faults, default=(0.0, 0.0, 0.0), help="shares lost,repeated,late")
+    parser.add_argument("--feed-faults", type=_faults, default=(0.0, 0.0, 0.0), help="shares stalled,repeated,late")
+    parser.add_argument("--cut-every", type=float, default=0.0, help="seconds between cuts of every line, 0 for none")
     parser.add_argument("--with-parent", action="store_true", help="end when the process that started this does")
     return parser.parse_args(words)
 

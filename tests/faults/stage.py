@@ -102,9 +102,9 @@ class Stage:
 
     # ------------------------------------------------------------------ the daemon
 
-    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, *, config: str = "live.toml", **environment: str) -> subprocess.Popen[bytes]:
         """A daemon process over the stage's journal."""
-        words = [sys.executable, "-m", "bot.app.cli", "run", "live.toml"]
+        words = [sys.executable, "-m", "bot.app.cli", "run", config]
         with (self.folder / "daemon.log").open("ab") as log:
             self.daemon = subprocess.Popen(
                 words, cwd=self.folder, stdout=log, stderr=log, env={**os.environ, **environment}
