@@ -26,10 +26,6 @@ QuoteKernel: TypeAlias = Callable[[float, float, float, float, float, float], fl
 _SCALARS: Final = frozenset({float, int, np.float64, np.int64})
 _as_scalar: Final[Any] = np.float64
 _CODES: Final[Any] = tuple(np.int8(code) for code in Status)
-_OK: Final[Any] = _CODES[Status.OK]
-_float: Final[Any] = float
-_int: Final[Any] = int
-_named: Final[Any] = tuple.__new__
 
 
 class ImpliedVol(NamedTuple):
@@ -52,9 +48,9 @@ def vol(
     """The Black-76 vol of each price, compiled: a first guess and two steps of fourth order.
 
     Relative error a few units in the last place of what the price's own rounding allows, wherever vol sqrt(tau) is above
-    1e-6; below it, and where the steps have not settled, more steps or a bracketed search take the row. One float per
-    argument goes to the kernel without arrays and gives the bits of the batch; `vol_one` is that without the numpy
-    scalars. On a spot, pass the forward S e^((r-q) tau) and discount e^(-r tau). An in-the-money price carries its time
+    1e-6; below it, and where the steps have not settled, more steps or a bracketed search take the row. One number per
+    argument goes to the kernel without arrays and gives the bits of the batch, as numpy scalars; `vol_one` gives plain
+    ones. On a spot, pass the forward S e^((r-q) tau) and discount e^(-r tau). An in-the-money price carries its time
     value with the digits that are left after the intrinsic is taken away; no method has more.
 
     `threads` above 1 shares a long batch among so many threads; the bits do not depend on it.
@@ -63,23 +59,15 @@ def vol(
     are OK, BELOW_INTRINSIC (a negative price too), AT_INTRINSIC, ABOVE_BOUND, EXPIRED (tau <= 0), NOT_FINITE,
     OUT_OF_DOMAIN. ValueError when shapes do not broadcast.
     """
-    if (
-        price.__class__ is _float
-        and strike.__class__ is _float
-        and forward.__class__ is _float
-        and tau.__class__ is _float
-        and discount.__class__ is _float
-        and (cp.__class__ is _float or cp.__class__ is _int)
-    ):
-        found = _kernel_of_one(price, forward, strike, tau, discount, cp)
-        if found >= 0.0:
-            named: ImpliedVol = _named(ImpliedVol, (_as_scalar(found), _OK))
-            return named
+    try:
+        return _answer_of_one(price, forward, strike, tau, discount, cp, ImpliedVol, _as_scalar, _CODES)
+    except TypeError:
+        pass  # not six plain numbers
     return _vol_of_rows((price, forward, strike, tau, discount, cp), threads)
 
 
 def _vol_of_rows(inputs: tuple[ArrayLike, ...], threads: int) -> ImpliedVol:
-    """`vol` of anything but six floats; in a frame of its own, since one with a closure is slow to enter."""
+    """`vol` of anything but six plain numbers; in a frame of its own, since one with a closure is slow to enter."""
     if all(type(value) in _SCALARS for value in inputs):
         found_one, code = _parted(_kernel_of_one(*inputs))
         return ImpliedVol(_as_scalar(found_one), _CODES[code])
@@ -131,6 +119,18 @@ def _load_kernel(price: float, forward: float, strike: float, tau: float, discou
 _kernel_of_one: Callable[..., float] = _load_kernel
 
 
+def _load_answer(*arguments: Any) -> ImpliedVol:
+    """The first call of a plain quote, as `_load_kernel`."""
+    global _answer_of_one  # noqa: PLW0603  as in _load_kernel
+    from bot.pricing import compiler, implied_kernels  # noqa: PLC0415  as in vol
+
+    _answer_of_one = compiler.without_dispatch(implied_kernels.implied_answer)
+    return _answer_of_one(*arguments)
+
+
+_answer_of_one: Callable[..., ImpliedVol] = _load_answer
+
+
 @cache
 def quote_kernel() -> QuoteKernel:
     """The compiled `(price, forward, strike, tau, discount, cp) -> vol` of one quote, or minus its status code.
@@ -147,6 +147,7 @@ def warmup() -> None:
     """Load (on a new host: compile) the kernels of this module, so that none compiles on the first tick."""
     with without_collection():
         vol_one(4.0, 100.0, 100.0, 0.25)
+        vol(4.0, 100.0, 100.0, 0.25)
         vol([4.0], 100.0, 100.0, 0.25)
 
 

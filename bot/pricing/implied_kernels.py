@@ -7,7 +7,7 @@ Imports numba, so it is itself imported when a vol is first asked for. Every ste
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numba
 import numpy as np
@@ -32,6 +32,7 @@ from bot.pricing.elementary import (
     tail_ratio,
     two_tail_ratios,
 )
+from bot.pricing.plain_calls import ANSWER, BORROWED, NUMBER, answer, double
 from bot.pricing.status import Status
 
 LOG_SQRT_TAU: Final = 0.9189385332046727
@@ -678,3 +679,20 @@ def implied_one(price: float, forward: float, strike: float, tau: float, discoun
         s = searched_deviation(value, forward, strike)
     found = s / math.sqrt(tau)
     return found if found < np.inf else -OUT_OF_DOMAIN
+
+
+@compiled(ANSWER(*(NUMBER,) * 6, *(BORROWED,) * 3))
+def implied_answer(
+    price: float,
+    forward: float,
+    strike: float,
+    tau: float,
+    discount: float,
+    cp: float,
+    result: Any,
+    scalar: Any,
+    codes: Any,
+) -> Any:
+    """`implied_one` as result((scalar(vol), codes[status])); TypeError where one of the six is no plain number."""
+    found = implied_one(double(price), double(forward), double(strike), double(tau), double(discount), double(cp))
+    return answer(found, result, scalar, codes)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import pickle
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,6 +190,67 @@ def test_scalars_of_any_type_are_numpy_scalars_in_the_answer() -> None:
         assert one.vol.dtype == np.float64
         assert one.status.dtype == np.int8
         assert one.vol == row.vol[0]
+
+
+def test_a_plain_call_answers_as_a_row_does() -> None:
+    """Six plain numbers give the named tuple that a row of arrays gives, whatever its status, in value, type and use."""
+    quotes = {
+        Status.OK: (4.0, 100.0, 103.0, 0.25),
+        Status.EXPIRED: (4.0, 100.0, 103.0, 0.0),
+        Status.NOT_FINITE: (math.nan, 100.0, 103.0, 0.25),
+        Status.OUT_OF_DOMAIN: (4.0, -100.0, 103.0, 0.25),
+        Status.BELOW_INTRINSIC: (-4.0, 100.0, 103.0, 0.25),
+        Status.AT_INTRINSIC: (0.0, 100.0, 103.0, 0.25),
+        Status.ABOVE_BOUND: (100.0, 100.0, 103.0, 0.25),
+    }
+    for status, quote in quotes.items():
+        one, row = implied.vol(*quote), implied.vol([quote[0]], *quote[1:])
+        assert type(one) is implied.ImpliedVol
+        assert (type(one.vol), type(one.status)) == (np.float64, np.int8)
+        assert (one.status, row.status[0]) == (status, status)
+        np.testing.assert_array_equal(one.vol, row.vol[0])
+        assert one._replace(vol=1.0) == (1.0, status)
+        assert repr(pickle.loads(pickle.dumps(one))) == repr(one)
+
+
+def test_a_plain_call_is_for_plain_numbers_only() -> None:
+    """An array or a list of one number stays a row; an int, a float's subclass and a 0-d array are a number; text is none."""
+
+    class Price(float):
+        """A float with a name."""
+
+    one = implied.vol(4.0, 100.0, 103.0, 0.25)
+    for number in (4, np.float64(4.0), Price(4.0), np.int32(4), np.array(4.0), np.float32(4.0)):
+        assert implied.vol(number, 100.0, 103.0, 0.25) == one
+    for row in ([4.0], (4.0,), np.array([4.0]), np.array([[4]])):
+        found = implied.vol(row, 100.0, 103.0, 0.25)
+        assert found.vol.shape == found.status.shape == np.shape(row)
+        assert found.vol.ravel().tolist() == [one.vol]
+    for place in range(4):
+        quote: list[Any] = [4.0, 100.0, 103.0, 0.25]
+        quote[place] = np.array([quote[place]])
+        assert implied.vol(*quote).vol.tolist() == [one.vol]
+    assert implied.vol(4.0, 100.0, 103.0, 0.25, discount=[1.0], cp=1).vol.tolist() == [one.vol]
+    with pytest.raises(OverflowError):
+        implied.vol(10**400, 100.0, 103.0, 0.25)
+    with pytest.raises((TypeError, ValueError)):
+        implied.vol("four", 100.0, 103.0, 0.25)  # type: ignore[arg-type]  # what the test is about
+
+
+def test_plain_calls_keep_no_object_and_lose_none() -> None:
+    """A thousand answers, kept and dropped, leave the count of references of what they are made of as it was."""
+    parts = (implied.ImpliedVol, np.float64, *implied._CODES)
+    quotes = [(4.0, 100.0, 103.0, 0.25), (-4.0, 100.0, 103.0, 0.25), (0.0, 100.0, 103.0, 0.25)]
+    implied.vol(*quotes[0])
+    gc.collect()
+    before = [sys.getrefcount(part) for part in parts]
+    kept = [implied.vol(*quote) for quote in quotes for _ in range(1000)]
+    assert sys.getrefcount(implied.ImpliedVol) == before[0] + 3000
+    with pytest.raises(OverflowError):
+        implied.vol(10**400, 100.0, 103.0, 0.25)
+    del kept
+    gc.collect()
+    assert [sys.getrefcount(part) for part in parts] == before
 
 
 def test_threads_change_no_bit() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ LISTING = r"""
 import re
 from bot.pricing import american_discrete_kernels, american_kernels, implied_kernels, kernels, leg_kernels
 for kernel in (
-    kernels.greeks_rows, kernels.net, implied_kernels.implied_rows, implied_kernels.implied_one, leg_kernels.terms,
+    kernels.greeks_rows, kernels.net, implied_kernels.implied_rows, implied_kernels.implied_one,
+    implied_kernels.implied_answer, leg_kernels.terms,
     american_kernels.put_rows, american_discrete_kernels.grid_price,
 ):
     asm = "".join(kernel.inspect_asm().values())
@@ -35,8 +37,8 @@ def test_kernels_of_the_decision_path_call_no_library_and_contract_nothing(tmp_p
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", LISTING], env=env, check=True, capture_output=True, text=True)
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert len(rows) == 7
-    assert [row[1:] for row in rows] == [["0", "0", "True"]] * 7, rows
+    assert len(rows) == 8
+    assert [row[1:] for row in rows] == [["0", "0", "True"]] * 8, rows
 
 
 BITS = """
@@ -114,6 +116,13 @@ def _numpy_features() -> list[str]:
     return found
 
 
+def test_every_kernel_of_pricing_is_compiled_in_one_place() -> None:
+    """No module of pricing but `compiler.py` calls the compiler, so that every kernel has its edition and the same flags."""
+    pricing = sorted((ROOT / "bot" / "pricing").glob("*.py"))
+    own = [path.name for path in pricing if re.search(r"\b(?:njit|jit|vectorize|cfunc)\b\(", path.read_text("utf-8"))]
+    assert own == ["compiler.py"]
+
+
 def test_nothing_is_compiled_after_warm_up() -> None:
     """After the three warm-ups each call a tick can make runs code that is there: the compiler is not entered."""
     from numba.core import event  # noqa: PLC0415  the compiler, beside its only use
@@ -133,6 +142,8 @@ def test_nothing_is_compiled_after_warm_up() -> None:
             american.price(100.0, given, 0.5, 0.2, rate=0.05, cp=-1)
             american.value(100.0, given, 20.0, 0.01, rate=0.05, dividend=0.1, cp=-1)
         implied.vol_one(4.0, 100.0, 100.0, 0.25)
+        for number in (4.0, 4, np.float64(4.0), np.float32(4.0)):
+            implied.vol(number, 100.0, 100.0, 0.25, cp=-1)
     assert seen.buffer == []
 
 
