@@ -15,11 +15,13 @@ from bot.core.events import Alarm, Evidence, Target, TargetLine
 from bot.core.hedge_cost import EstimatedHedge
 from bot.core.pauses import HOLD, Pausing, SeesPauses, shrunk
 from bot.core.ports import Band, BandInput, Hedge, HedgePlan, HedgePolicy, LegInput, StrategyView
-from bot.core.quiet import ANY_PRICE, FOREVER, UNTIL_TIMER, QuietBox
+from bot.core.quiet import ANY_PRICE, FOREVER, NO_PRICE, UNTIL_TIMER, QuietBox, Renewal
 from bot.domain.calendar import Pause
 from bot.domain.instruments import Instrument, Perpetual
 from bot.domain.orders import QuoteRef
 from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, iso
+from bot.pricing.room import Extent
+from strategies.policies.calm import Bounded, Seen, calm
 from strategies.policies.decide import Decision, decide
 from strategies.policies.reach import Reach, reach_of, within_reach
 
@@ -35,7 +37,7 @@ DEVIATIONS_MOVED: Final = 3.0
 """So is a price further than this from the plan's, in deviations to the last expiry."""
 
 
-class LegsInView(Protocol):
+class LegsInView(Bounded, Protocol):
     """The legs behind `net_delta`, one by one. Law: at an instant they are what it sums."""
 
     linear: float
@@ -117,9 +119,11 @@ class _State:
     __slots__ = (
         "after_halt",
         "alarmed",
+        "calm",
         "column",
         "cost",
         "cost_scale",
+        "direct",
         "ends",
         "exact_due",
         "gamma",
@@ -160,7 +164,9 @@ class _State:
         self.lot = hedge.lot if hedge.lot is not None else instrument.lot
         self.multiplier = float(instrument.multiplier)
         inverse = isinstance(instrument, Perpetual) and instrument.inverse
-        self.plain = hedge.beta is None and not inverse and not isinstance(hedge.target_delta, tuple)
+        self.direct = hedge.beta is None and not inverse
+        self.plain = self.direct and not isinstance(hedge.target_delta, tuple)
+        self.calm: Extent | None = None
         self.last_ts: Nanos = NEVER
         self.last_spot = math.nan
         self.last_delta = math.nan
@@ -282,6 +288,7 @@ class DeltaHedger:
         self._needs_terms = self._bounded = self._needs_legs = False
         self._needs_ticks: bool = getattr(policy, "needs_ticks", True)
         self._slack: Callable[[float, float, float], float] | None = None
+        self._steady = False
         self._states: list[_State] = []
         self._plans_pauses = self.overnight != HOLD or self.halt != HOLD
         self._needs_last: bool = getattr(policy, "needs_last", True)
@@ -366,6 +373,7 @@ class DeltaHedger:
         shapes = getattr(policy, "leg_deltas", None) is not None
         self._needs_legs = shapes or self._needs_terms or self._bounded or self._prepare is not None
         self._slack = None if self._needs_legs else getattr(policy, "slack", None)
+        self._steady = self._prepare is not None or getattr(policy, "least_width", None) is not None
 
     def wake(self, view: StrategyView) -> Sequence[Target]:
         """A quote moved: hedge whatever left its band."""
@@ -402,42 +410,120 @@ class DeltaHedger:
         move sleeps while the price stays where it cannot have moved so far."""
         if not self._needs_ticks:
             return UNTIL_TIMER
-        if self._slack is None:
+        if self._slack is None and not self._steady:
             return None
+        renewals = self._renewals(view)
+        if renewals:  # compiled code issues the box at the next row: none is reckoned here
+            nowhere = {renewal.column: NO_PRICE for renewal in renewals}
+            return QuietBox(view.now, {state.column: ANY_PRICE for state in self._states} | nowhere, renewals)
         intervals: dict[int, tuple[float, float]] = {}
         until = self._calm_until(view) if self._plans_pauses else FOREVER
         if until <= view.now:
             return QuietBox(view.now)
         for state in self._states:
-            lasts = self._add_box(view, state, self._slack, intervals)
-            if not lasts:
+            lasts = self._add_box(view, state, self._slack, intervals) or self._add_calm(view, state, intervals)
+            if lasts <= view.now:
                 return QuietBox(view.now)
             until = min(until, lasts)
         return QuietBox(until, intervals)
+
+    def _renewals(self, view: StrategyView) -> tuple[Renewal, ...]:
+        """How compiled code may issue boxes: for bands that stand still and plain hedges that would do nothing now, else not at
+        all."""
+        sure = getattr(self.policy, "sure", None)
+        ask: Callable[[str], Renewal | None] | None = getattr(view, "renewal", None)
+        if sure is None or ask is None or self._plans_pauses:
+            return ()
+        found: list[Renewal] = []
+        for state in self._states:
+            known = ask(state.hedge.underlying) if state.plain else None
+            if known is None or known.column != state.under:
+                return ()
+            target = float(state.hedge.target_delta)  # type: ignore[arg-type]  # plain: a number
+            held = view.exposure(state.instrument.id)
+            delta, _ = view.net_delta(state.hedge.underlying)
+            if not -sure < ((target - delta) / state.multiplier - held) * state.multiplier < sure:
+                return ()
+            found.append(
+                msgspec.structs.replace(known, target=target, held=held, multiplier=state.multiplier, sure=sure)
+            )
+        return tuple(found)
 
     def _add_box(
         self,
         view: StrategyView,
         state: _State,
-        slack_of: Callable[[float, float, float], float],
+        slack_of: Callable[[float, float, float], float] | None,
         intervals: dict[int, tuple[float, float]],
     ) -> Nanos:
-        """Add the prices at which nothing would be done on one underlying; the first instant not covered, 0 without any."""
+        """Add the prices at which a band that stands still would ask for nothing on one underlying, by the cheap bound; the
+        first instant not covered, 0 without any."""
         underlying = state.hedge.underlying
         delta, gamma = view.net_delta(underlying)
-        spot = view.market.mid(state.under)
-        if not state.plain or delta != delta or spot != spot:  # noqa: PLR0124  NaN tests
+        spot, price = view.market.mid(state.under), view.market.mid(state.column)
+        known = delta == delta and spot == spot and price == price  # noqa: PLR0124  NaN tests
+        if slack_of is None or not state.plain or not known:
             return 0
         want = (state.hedge.target_delta - delta) / state.multiplier  # type: ignore[operator]  # plain: a number
         slack = slack_of(want, view.exposure(state.instrument.id), state.multiplier)
         if slack <= 0.0:
             return 0
         h, lasts = view.room(underlying, gamma, slack)
-        lo, hi = 2.0 * (spot - h), 2.0 * (spot + h)
-        known = intervals.get(state.under)
-        intervals[state.under] = (lo, hi) if known is None else (max(lo, known[0]), min(hi, known[1]))
+        if not (h > 0.0 and lasts > 0):
+            return 0
+        self._fence(state, spot - h, spot + h, intervals)
+        return view.now + lasts
+
+    @staticmethod
+    def _fence(state: _State, low: float, high: float, intervals: dict[int, tuple[float, float]]) -> None:
+        """Lay these prices of the underlying over those known already; the hedge must be quoted."""
+        known = intervals.get(state.under, ANY_PRICE)
+        intervals[state.under] = max(2.0 * low, known[0]), min(2.0 * high, known[1])
         intervals.setdefault(state.column, ANY_PRICE)
-        return view.now + lasts if h > 0.0 and lasts > 0 else 0
+
+    def _add_calm(self, view: StrategyView, state: _State, intervals: dict[int, tuple[float, float]]) -> Nanos:
+        """The same for a band that moves with price, gamma and time, and for legs that only the wider bound knows."""
+        rule = state.rule if self._needs_legs else self.policy
+        seen = self._seen(view, state) if getattr(rule, "least_width", None) is not None else None
+        if seen is None:
+            return 0
+        found = calm(rule, cast("SeesLegs", view).legs(state.hedge.underlying), seen, last=state.calm)
+        if found is None:
+            return 0
+        state.calm = found.extent
+        self._fence(state, found.low, found.high, intervals)
+        return found.until
+
+    def _seen(self, view: StrategyView, state: _State) -> Seen | None:
+        """What the rule sees of one underlying now; None where that is not all it rests on."""
+        hedge, pc = state.hedge, state.multiplier
+        delta, gamma = view.net_delta(hedge.underlying)
+        spot, price = view.market.mid(state.under), view.market.mid(state.column)
+        known = delta == delta and spot == spot and price == price  # noqa: PLR0124  NaN tests
+        if not (state.direct and known):
+            return None
+        held = view.exposure(state.instrument.id)
+        terms, rate, reach, shaped = (math.nan, math.nan), 0.0, None, None
+        if self._needs_legs:
+            legs = cast("SeesLegs", view).legs(hedge.underlying)
+            if legs.version != state.version or (legs is not state.legs and legs.holding() != state.holding):
+                return None  # the next look takes them first
+            if self._needs_terms:
+                terms = legs.terms(view.now)
+            rate = legs.rate
+            if state.shape is not None and len(legs):
+                shaped = legs.at(view.now, cost=state.cost * state.cost_scale)
+                delta = float((shaped.weight * state.shape(shaped)).sum()) + legs.linear
+        want = self._want(state, delta, held, pc)
+        if self._bounded and state.legs is not None:
+            own = delta - state.legs.linear
+            reach = want + (own - state.reach.hi) / pc, want + (own - state.reach.lo) / pc
+        x = BandInput(
+            view.now, spot, want, held, gamma, *terms, rate, pc, state.cost * state.cost_scale, state.last_ts,
+            state.last_spot,
+        )  # fmt: skip
+        goal = hedge.target_delta if isinstance(hedge.target_delta, tuple) else (hedge.target_delta, hedge.target_delta)
+        return Seen(x, delta + held * pc, goal, reach, shaped, state.plan_spots)
 
     def watches(self) -> Sequence[str]:
         """Underlyings and hedge instruments."""

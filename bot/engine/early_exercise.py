@@ -320,6 +320,7 @@ class Group:
         self.expiry = expiry
         self._exact = exact
         self._weight = weight
+        self.gross = float(np.abs(weight).sum())
         self._slope = slope
         self._tilted = bool(np.any(slope != 0.0))  # NaN is unequal to zero: unknown stays unknown
         self._cp = cp
@@ -338,6 +339,7 @@ class Group:
         self._cubics: tuple[Cubic, Cubic] = (FLAT, FLAT)
         self._tilts: tuple[Cubic, Cubic] = (FLAT, FLAT)
         self._apart = np.empty(0, dtype=np.int64)
+        self._sides: tuple[Sequence[Node], Sequence[Node]] = ((), ())
 
     def net(self, spot: float, remaining: int) -> tuple[float, float]:
         """Sum of weight x delta and of weight x gamma; NaN while unknown."""
@@ -407,7 +409,36 @@ class Group:
         if self._tilted:
             self._tilts = (_lagrange(first, kept * self._slope), _lagrange(second, kept * self._slope))
         self._low, self._high, self._soon, self._late = low, high, soon, late
+        self._sides = first, second
         return True
+
+    def curves(self) -> Curves | None:
+        """The present cell and its neighbours by price whose deltas are known curves too; None where the present one's is not.
+
+        A cell that a leg's exercise boundary crosses has no curve, a smile that moves is left out, and a neighbour beyond a
+        power of two has another step.
+        """
+        first, second = self._sides
+        if self._apart.size or self._tilted or not first:
+            return None
+        step = self._high - self._low
+        cells: list[tuple[Cubic, Cubic]] = []
+        low = high = self._low
+        for i in (0, 1, 2):
+            left = self._low + (i - 1) * step
+            nodes = [first[i], first[i + 1], second[i], second[i + 1]]
+            same = all(np.array_equal(node.exercised, nodes[0].exercised) for node in nodes)
+            inside = left >= 2.0 * step and math.frexp(left)[1] == math.frexp(self._low)[1]
+            if same and inside:
+                low = low if cells else left
+                cells.append((self._curve(nodes[:2], step), self._curve(nodes[2:], step)))
+                high = left + step
+            elif i == 2:
+                break
+        return Curves(tuple(cells), low, high, step, self._soon, self._late)
+
+    def _curve(self, ends: Sequence[Node], step: float) -> Cubic:
+        return _hermite([ends[0], *ends, ends[1]], self._weight, step)
 
     def _between(self, remaining: int) -> tuple[int, int, int]:
         """The number of the last instant not after a count left, that instant's count and the next one's."""
@@ -435,6 +466,56 @@ class Group:
         exercised = (gain > 0.0) & (at.price <= gain + SAME * spots)
         for i, key in enumerate(missing):
             self._nodes[key] = Node(at.delta[i], at.gamma[i], at.vega[i], exercised[i])
+
+
+class Curves(NamedTuple):
+    """Neighbouring cells of one interval of instants as pairs of cubics in u, and the prices and counts left they cover.
+
+    The delta at a price low + (i + u) step and a count left r is one + w (other - one), w = (soon - r) / (soon - late).
+    """
+
+    cells: tuple[tuple[Cubic, Cubic], ...]
+    low: float
+    high: float
+    step: float
+    soon: int
+    late: int
+
+    def slopes(self, low: float, high: float) -> tuple[float, float, float, float]:
+        """The least and greatest d delta / d spot and d delta / d count left between two prices of the cells."""
+        gammas: list[float] = []
+        rates: list[float] = []
+        for i, (one, other) in enumerate(self.cells):
+            start = (low - self.low) / self.step - i
+            end = (high - self.low) / self.step - i
+            if end < 0.0 or start > 1.0:
+                continue
+            ends = max(start, 0.0), min(end, 1.0)
+            gammas += [v / self.step for cubic in (one, other) for v in _range_of_slope(cubic, *ends)]
+            apart = tuple(b - a for a, b in zip(one, other, strict=True))
+            rates += [v / (self.late - self.soon) for v in _range_of_cubic(apart, *ends)]
+        return min(gammas), max(gammas), min(rates), max(rates)
+
+
+def _range_of_slope(cubic: Sequence[float], low: float, high: float) -> list[float]:
+    """Values of a cubic's derivative among which are its least and greatest on [low, high]."""
+    _, b, c, d = cubic
+    at = [low, high]
+    if d != 0.0 and low < -c / (3.0 * d) < high:
+        at.append(-c / (3.0 * d))
+    return [(3.0 * d * u + 2.0 * c) * u + b for u in at]
+
+
+def _range_of_cubic(cubic: Sequence[float], low: float, high: float) -> list[float]:
+    """Values of a cubic among which are its least and greatest on [low, high]."""
+    a, b, c, d = cubic
+    at = [low, high]
+    if d == 0.0:
+        at += [-b / (2.0 * c)] if c != 0.0 else []
+    elif c * c >= 3.0 * b * d:  # the numerically stable roots of 3 d u^2 + 2 c u + b
+        q = -(c + math.copysign(math.sqrt(c * c - 3.0 * b * d), c))
+        at += [q / (3.0 * d)] + ([b / q] if q != 0.0 else [])
+    return [((d * u + c) * u + b) * u + a for u in at if low <= u <= high]
 
 
 Cubic: TypeAlias = tuple[float, float, float, float]

@@ -6,14 +6,19 @@ One `LegInputs` stands for one holding; it is made anew when the holding changes
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.ports import HedgePlan, LegInput
+from bot.core.surroundings import Limits
 from bot.domain.units import NS_PER_YEAR, Nanos, Rate, Vol, Years
+from bot.engine.stillness import Stillness
 from bot.engine.valuation import Legs, Valuation
 from bot.pricing.black import greeks_slice, pack_slice
 from bot.pricing.legs import terms_kernel
+from bot.pricing.room import NO_VOLS, Bounds, bounds_kernel
 
 
 class LegInputs:
@@ -32,6 +37,7 @@ class LegInputs:
         self._terms = terms_kernel()
         self._packed = np.empty((0, 5))
         self._packed_version = -1
+        self.still = Stillness(legs, valuation)
 
     def __len__(self) -> int:
         return len(self._legs)
@@ -88,6 +94,44 @@ class LegInputs:
         if self._packed_version != s.vol_version:
             self._pack()
         return self._terms(self.spot(), s.clock.at(now) - s.clock_epoch, self._packed, self.rate, self.dividend)
+
+    def within(
+        self,
+        now: Nanos,
+        prices: tuple[float, float],
+        years: Years,
+        *,
+        vols: NDArray[np.float64] = NO_VOLS,
+        means: tuple[Years, Vol],
+    ) -> Bounds:
+        """What can be said of the legs between two prices and for so many years; NaN where nothing.
+
+        `means` are what `terms` gave now, NaN where theirs are not asked for. Shape: vols (legs, 3) or `NO_VOLS`.
+        """
+        found = self.still.bounds(now, prices, years, vols=vols, means=means)
+        if not self._legs.groups or math.isnan(means[0]):
+            return found
+        s = self._legs.slice
+        if self._packed_version != s.vol_version:
+            self._pack()
+        every = bounds_kernel()(
+            *prices, s.clock.at(now) - s.clock_epoch, years, self._packed, NO_VOLS, self.rate, self.dividend, *means
+        )
+        whole = Bounds(*every)
+        return found._replace(tau_lo=whole.tau_lo, tau_hi=whole.tau_hi, vol_lo=whole.vol_lo, vol_hi=whole.vol_hi)
+
+    @property
+    def by_formula(self) -> bool:
+        """True where every leg is European: its delta at another vol is known."""
+        return self.still.by_formula
+
+    def limits(self, now: Nanos) -> Limits:
+        """The prices and years beyond which nothing is said of the legs."""
+        return self.still.limits(now)
+
+    def until(self, now: Nanos, years: Years) -> Nanos:
+        """The first instant after so many years of the model clock, or when the price is stale or a leg ends."""
+        return self.still.until(now, years)
 
     def _pack(self) -> None:
         s, r = self._legs.slice, self._legs.row

@@ -13,16 +13,21 @@ centre. Interest: g e^(r tau) stands for g, as in Whalley and Wilmott 1997.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
 
 from bot.core.ports import Band, BandInput
+from bot.core.surroundings import Surroundings, least_size
 from bot.domain.units import Nanos
 from strategies.policies.bands import TINY, clamp, number, positive
 
 STEPS: Final = 7
 """Newton steps: the start is at most 2^(1/9) times the root, and six steps then reach the last bit."""
+
+SLIP: Final = 1e-9
+"""The share by which a bound of a line is less than computed: Newton's last bits."""
 
 
 def fixed_fee_lines(*, slope: Any, fee: Any, stiffness: Any) -> tuple[Any, Any]:
@@ -79,6 +84,18 @@ class FixedFeeBand:
         square = np.maximum(np.asarray(x.gamma) * x.gamma, TINY)
         stiffness = self.risk_aversion * np.exp(x.rate * x.tau) / (3.0 * square)
         return fixed_fee_lines(slope=x.cost * np.abs(x.spot), fee=self.fee, stiffness=stiffness)
+
+    def least_width(self, x: BandInput, around: Surroundings) -> float:
+        """The outer line at the least price and |gamma| of the surroundings, and at the end of tau that discounts more.
+
+        It rises with the cost of a unit and falls with the stiffness, see `docs/quiet.md`.
+        """
+        gamma = least_size(around.gamma)
+        most = max(x.rate * around.tau[0], x.rate * around.tau[1])
+        square = max(gamma * gamma, TINY)
+        stiffness = self.risk_aversion * math.exp(most) / (3.0 * square)
+        outer, _ = fixed_fee_lines(slope=x.cost * around.spot[0], fee=self.fee, stiffness=stiffness)
+        return float(outer) * (1.0 - SLIP)
 
     def band(self, x: BandInput) -> Band:
         """want -+ the outer line, trading to the inner one on the side held. Shape: as `x.want`."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Final
 
 import numpy as np
 
 from bot.core.ports import Band, BandInput
+from bot.core.surroundings import Interval, Surroundings
 from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_YEAR, Nanos, span
-from strategies.policies.bands import length_of, point_where, positive
+from strategies.policies.bands import INF, length_of, point_where, positive
+
+SLIP: Final = 1e-9
+"""The share of a move by which a promise ends before it."""
+MAY_MOVE: Final = 0.02
+"""The share of it that is left for the book's vol to move."""
 
 
 class MoveBand:
@@ -40,6 +47,20 @@ class MoveBand:
     def moved(self, spot: Any, last_spot: Any, vol: Any) -> Any:
         """True where the price has moved by the threshold or more since the last hedge. Shape: all broadcast."""
         return np.abs(np.asarray(spot) - last_spot) >= self.threshold(vol) * np.abs(last_spot)
+
+    def spots(self, x: BandInput) -> Interval:
+        """The prices between which it is likely to do nothing: near the threshold at the vol of now."""
+        near = 1.0 - (SLIP if self._deviations is None else MAY_MOVE)
+        far = float(self.threshold(x.vol)) * abs(x.last_hedge_spot) * near
+        return x.last_hedge_spot - far, x.last_hedge_spot + far
+
+    def least_width(self, x: BandInput, around: Surroundings) -> float:
+        """inf where the price cannot have moved by the threshold, whatever the net delta; 0 where it can."""
+        if x.last_hedge_ts == NEVER or math.isnan(x.last_hedge_spot):
+            return 0.0
+        far = float(self.threshold(around.vol[0])) * abs(x.last_hedge_spot) * (1.0 - 0.5 * SLIP)
+        moved = max(around.spot[1] - x.last_hedge_spot, x.last_hedge_spot - around.spot[0])
+        return INF if moved < far else 0.0
 
     def band(self, x: BandInput) -> Band:
         """A point when never hedged or when the price has moved, the whole line otherwise. Shape: as `x.want`."""

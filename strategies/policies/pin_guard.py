@@ -8,16 +8,21 @@ one does not know until after the close whether it was assigned.
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
 
-from bot.core.ports import Band, BandInput, Glances, HedgePlan, HedgePolicy, LegInput, Prepares
+from bot.core.ports import Band, BandInput, Glances, HedgePlan, HedgePolicy, LegInput, Prepares, ShapesDelta
+from bot.core.surroundings import Steady, SteadyShape, Surroundings
 from bot.domain.units import NS_PER_YEAR, Nanos
+from bot.pricing.room import NO_VOL
 from strategies.policies.bands import INF, clamp, length_of, number
-from strategies.policies.wrapped import Wrapped
+from strategies.policies.wrapped import Wrapped, forget_offers
 
 Action: TypeAlias = Literal["freeze", "cap", "half"]
+
+SLIP: Final = 1e-9
+"""The share by which what may be is wider than computed, and what surely is narrower."""
 
 
 def is_pinned(*, spot: Any, strike: Any, tau: Any, vol: Any, within: float, distance: float, deviations: float) -> Any:
@@ -65,6 +70,8 @@ class PinGuard(Wrapped):
 
     def _offer(self) -> None:
         """A frozen band needs ticks to thaw; a cap may trade where the inner rule would stay; both need the legs."""
+        if isinstance(self.inner, Steady):
+            self.least_width = self._least_width
         if self.action == "half":
             return
         self.prepared = self._with_legs
@@ -94,6 +101,43 @@ class PinGuard(Wrapped):
         lo, hi = clamp(inner.lo, -cap, cap), clamp(inner.hi, -cap, cap)
         return _chosen(pinned, Band(lo, hi, None if inner.to is None else clamp(inner.to, lo, hi)), inner)
 
+    def _least_width(self, x: BandInput, around: Surroundings) -> float:
+        """The inner rule's; inf while some leg surely is pinned and frozen, 0 where one may be or become so."""
+        inner = self.inner
+        assert isinstance(inner, Steady)  # else this is not offered
+        if self.action == "half" or self._strike is None or not len(self._strike):
+            return inner.least_width(x, around)
+        late, soon = ((self._expiry - at) / NS_PER_YEAR for at in around.now)
+        sure, maybe = self._pinned_within(self._strike, (soon, late), around, vols=around.vol)
+        if self.action == "freeze" and sure.any():
+            return INF
+        return 0.0 if maybe.any() else inner.least_width(x, around)
+
+    def vols_within(self, x: LegInput, around: Surroundings) -> Any:
+        """The inner rule's; a leg that surely is pinned and hedged by half stands still. Shape: (legs, 3)."""
+        vols: Any = np.stack((x.vol, x.vol, x.vol), axis=1)
+        if isinstance(self.inner, ShapesDelta):
+            vols = self.inner.vols_within(x, around) if isinstance(self.inner, SteadyShape) else None
+        if self.action != "half" or vols is None:
+            return vols
+        tau = np.asarray(x.tau, dtype=np.float64)
+        sure, maybe = self._pinned_within(x.strike, (tau - around.years, tau), around, vols=(x.vol, x.vol))
+        return None if np.any(maybe & ~sure) else np.where(sure[:, np.newaxis], NO_VOL, vols)
+
+    def _pinned_within(self, strike: Any, tau: tuple[Any, Any], around: Surroundings, *, vols: tuple[Any, Any]) -> Any:
+        """Which legs are pinned all over the surroundings, and which may be somewhere in them. Shape: two of (legs,)."""
+        low, high = around.spot
+        root = np.sqrt(np.maximum(tau[0], 0.0)), np.sqrt(np.maximum(tau[1], 0.0))
+        near = (
+            np.maximum(self._distance, self._deviations * low * np.nan_to_num(vols[0]) * root[0]) * (1.0 - SLIP),
+            np.maximum(self._distance, self._deviations * high * np.nan_to_num(vols[1]) * root[1]) * (1.0 + SLIP),
+        )
+        least = np.maximum(np.maximum(strike - high, low - strike), 0.0)
+        most = np.maximum(np.abs(high - strike), np.abs(low - strike))
+        in_time = tau[0] <= self._within * (1.0 + SLIP)  # soon enough at the box's end
+        sure = (tau[0] >= 0.0) & (tau[1] <= self._within * (1.0 - SLIP)) & (most <= near[0])
+        return sure, in_time & (tau[1] >= 0.0) & (least <= near[1])
+
     def _pinned(self, spot: Any, strike: Any, tau: Any, vol: Any) -> Any:
         return is_pinned(
             spot=spot,
@@ -107,7 +151,7 @@ class PinGuard(Wrapped):
 
     def _with_legs(self, plan: HedgePlan) -> Self:
         made = copy.copy(self)
-        made.__dict__.pop("stays", None)
+        forget_offers(made)
         inner = self.inner.prepared(plan) if isinstance(self.inner, Prepares) else self.inner
         Wrapped.__init__(made, inner, name=self.label)
         made._strike = np.asarray(plan.strike, dtype=np.float64)

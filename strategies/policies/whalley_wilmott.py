@@ -6,11 +6,13 @@ transaction costs", Mathematical Finance 7. To the edge under proportional cost,
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from bot.core.ports import Band, BandInput
+from bot.core.surroundings import Surroundings, least_size
 from bot.domain.units import Nanos
 from strategies.policies.bands import To, around, edge_or_centre, positive
 
@@ -53,6 +55,13 @@ class WhalleyWilmott:
         return self.scale * whalley_wilmott_width(
             spot=x.spot, gamma=x.gamma, tau=x.tau, rate=x.rate, cost=x.cost, risk_aversion=self.risk_aversion
         )
+
+    def least_width(self, x: BandInput, around: Surroundings) -> float:
+        """The half width at the least price and |gamma| of the surroundings, and at the end of tau that discounts more."""
+        gamma = least_size(around.gamma)
+        most = max(x.rate * around.tau[0], x.rate * around.tau[1])
+        cube = 1.5 * math.exp(-most) * around.spot[0] * x.cost * gamma * gamma / self.risk_aversion
+        return float(self.scale * np.cbrt(cube))
 
     def band(self, x: BandInput) -> Band:
         """want -+ the half width in hedge contracts. Shape: as `x.want`."""

@@ -9,6 +9,7 @@ import copy
 from typing import Any, Self
 
 from bot.core.ports import Band, BandInput, Glances, HedgePlan, HedgePolicy, LegInput, Prepares, ShapesDelta
+from bot.core.surroundings import BoundsSpots, Steady
 
 
 class Wrapped:
@@ -26,6 +27,10 @@ class Wrapped:
         self.bounded: bool = getattr(inner, "bounded", False)
         if isinstance(inner, Glances):
             self.stays = inner.stays
+        if isinstance(inner, Steady):
+            self.least_width = inner.least_width
+        if isinstance(inner, BoundsSpots):
+            self.spots = inner.spots
         if isinstance(inner, Prepares):
             self.prepared = self._around_prepared
 
@@ -40,6 +45,12 @@ class Wrapped:
     def _around_prepared(self, plan: HedgePlan) -> Self:
         assert isinstance(self.inner, Prepares)
         made = copy.copy(self)
-        made.__dict__.pop("stays", None)  # the inner rule's, which is another now
+        forget_offers(made)
         Wrapped.__init__(made, self.inner.prepared(plan), name=self.label)
         return made
+
+
+def forget_offers(made: Wrapped) -> None:
+    """Drop what the inner rule offered: it is another now."""
+    for name in ("stays", "least_width", "spots"):
+        made.__dict__.pop(name, None)

@@ -7,14 +7,19 @@ for one vanilla with g S near 100; weaker on books whose gamma changes sign, whe
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Final
 
 import numpy as np
 
 from bot.core.ports import Band, BandInput, LegInput
+from bot.core.surroundings import Surroundings, least_size
 from bot.domain.units import Nanos
 from strategies.policies.bands import LEAST_VOL, SHORTEST, TINY, To, around, edge_or_centre, positive
 from strategies.policies.modified_vol import delta_at, zakamouline_vol
+
+SLIP: Final = 1e-9
+"""The share by which the bounds of a vol are wider than computed."""
 
 
 def zakamouline_widths(
@@ -65,6 +70,46 @@ class Zakamouline:
             risk_aversion=self.risk_aversion,
         )
         return delta_at(x, vol)
+
+    def vols_within(self, x: LegInput, around: Surroundings) -> Any:
+        """Each leg's modified vol now, its least and its greatest in the surroundings. Shape: (legs, 3).
+
+        |k| rises with |gamma| and price; with tau it falls as tau^-0.02 and moves as e^(-r tau / 4): each end is taken
+        where it is least or greatest.
+        """
+        low, high = around.gamma
+        late = np.asarray(x.tau, dtype=np.float64)
+        soon = late - around.years
+        if not np.all(soon > SHORTEST):
+            return None
+        rates = np.minimum(x.rate * soon, x.rate * late), np.maximum(x.rate * soon, x.rate * late)
+
+        def vol_at(gamma: float, *, tau: Any, discounted: Any, spot: float) -> Any:
+            rate = discounted / tau  # so that e^(-rate tau) is the end wanted, whatever tau is
+            return zakamouline_vol(
+                x.vol, x.cost, tau=tau, rate=rate, spot=spot, gamma=gamma, risk_aversion=self.risk_aversion
+            )
+
+        def least_moved(gamma: float) -> Any:
+            return vol_at(gamma, tau=late, discounted=rates[1], spot=around.spot[0])
+
+        def most_moved(gamma: float) -> Any:
+            return vol_at(gamma, tau=soon, discounted=rates[0], spot=around.spot[1])
+
+        now = vol_at(float(x.net_gamma), tau=late, discounted=x.rate * late, spot=float(x.spot))
+        least = most_moved(high) if high > 0.0 else least_moved(high)
+        most = most_moved(low) if low < 0.0 else least_moved(low)
+        return np.stack((now, np.minimum(least, now) * (1.0 - SLIP), np.maximum(most, now) * (1.0 + SLIP)), axis=1)
+
+    def least_width(self, x: BandInput, around: Surroundings) -> float:
+        """H1 + H0, each factor at the end of the surroundings at which it is least."""
+        T = max(around.tau[0], SHORTEST), max(around.tau[1], SHORTEST)
+        v = max(around.vol[1], LEAST_VOL)
+        most = max(x.rate * T[0], x.rate * T[1])
+        gamma = least_size(around.gamma)
+        H1 = 1.12 * x.cost**0.31 * T[0] ** 0.05 * (math.exp(-most) / v) ** 0.25 * math.sqrt(gamma / self.risk_aversion)
+        H0 = x.cost / (self.risk_aversion * max(around.spot[1], TINY) * v * v * T[1])
+        return float(self.scale * (H1 + H0))
 
     def half_width(self, x: BandInput) -> Any:
         """The half width in underlying units. Shape: as the input."""
