@@ -188,6 +188,8 @@ class Account:
         """The ledger's `restated` as of the last record."""
         self.epoch = 0
         self.starts = 0
+        self.config_hash = ""
+        """The configuration under which the process before this one began; empty where there was none."""
         self.timers: dict[tuple[str, Nanos, str], None] = {}
         """(strategy, instant, name) asked for and not yet rung."""
         self.differences: dict[str, Decimal] = {}
@@ -332,6 +334,13 @@ class Account:
         )
         unrounded = float(brought) + (line.unrounded - float(brought)) * float(scale)
         return TargetLine(line.instrument, quantity, unrounded)
+
+    def at_full_size(self, quantity: Decimal, brought: Decimal, instrument: str) -> Decimal:
+        """What a strategy would hold at full size: it decides as if it were, so that its bands mean what they say."""
+        scale = self.gate.scale
+        if scale is None:
+            return quantity
+        return brought + round_to_lot((quantity - brought) / scale, self.universe.get(instrument).lot)
 
     def _record_target(self, slot: Slot, target: Target, line: TargetLine) -> None:
         self.pending.append(
@@ -953,7 +962,10 @@ class View:
 
     def held(self, instrument: str) -> Decimal:
         """Contracts in the strategy's book."""
-        return self._account.held(self._strategy.book, instrument)
+        held = self._account.held(self._strategy.book, instrument)
+        if self._account.gate.scale is None:
+            return held
+        return self._account.at_full_size(held, self.opened(instrument), instrument)
 
     def opened(self, instrument: str) -> Decimal:
         """Contracts the book held at the start of the session, before any hedge."""
@@ -961,7 +973,8 @@ class View:
 
     def working(self, instrument: str) -> Decimal:
         """Signed contracts of the book's open orders."""
-        return self._account.working(self._strategy.book, instrument)
+        working = self._account.working(self._strategy.book, instrument)
+        return working if self._account.gate.scale is None else self._account.at_full_size(working, ZERO, instrument)
 
     def exposure(self, instrument: str) -> float:
         """Held plus working as a float, kept until either changes."""
@@ -1081,6 +1094,8 @@ class View:
                 and self._account.underlying_of(instrument) == underlying
             ):
                 linear += float(quantity * instrument.multiplier)
+        if self._account.gate.scale is not None:
+            held = {name: float(self.held(name)) for name in held}
         if linear:
             self._linear[underlying] = linear
         legs = self._legs[underlying] = self._account.valuation.legs(underlying, held)

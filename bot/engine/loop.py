@@ -45,6 +45,7 @@ from bot.domain.orders import OrderStatus
 from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
 from bot.engine import bonds, controls, kill, renewal
 from bot.engine.account import Account, Slot
+from bot.engine.gate import MODE
 from bot.engine.journal import Asked, Balanced, Closed, Fact, JournalWriter, Snapshotted, Started
 from bot.engine.marks import NAN, Marks
 from bot.engine.outbox import Outbox
@@ -986,6 +987,9 @@ class Loop:
         if not found.records:
             return
         self._snapped = self.journal.seq - found.since_snapshot
+        for account in self.accounts:  # what was tightened holds until a process begins with another configuration
+            same = account.config_hash == self.journal.header.config_hash
+            account.gate.restore(account.gate.standing if same else account.gate.standing.reconfigured())
         if found.closed:
             raise JournalError("the journal's session has ended: expected one to go on with, found its closing record")
         if found.started_at is not None:
@@ -1163,6 +1167,8 @@ class Loop:
         if isinstance(venue, HoldsPositions):
             venue.open_positions(account.ledger.quantities())
         account.pending.append(Started(account=account.name, positions=account.ledger.quantities(), marks=marks))
+        if not account.gate.mode.is_plain:
+            account.gate.note(MODE, account.gate.mode.words)
 
     def _begin(self, number: int, slot: Slot, now: Nanos) -> None:
         slot.view.now = now
