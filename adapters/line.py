@@ -252,7 +252,6 @@ class LineBroker:
         self._events: asyncio.Queue[Say | Exception] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
-        self._epoch = 0
         self._line = await Line.dial(self._options, "broker")
         self._events = asyncio.Queue()
         self._leases = asyncio.Queue()

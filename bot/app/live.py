@@ -137,21 +137,25 @@ class EngineTime:
     """The instant the engine lives in: wall time at the start, carried on by the steady clock, so that it never leaps.
 
     A wall clock found off by no more than `step` seconds is followed slowly; by more, the difference is told and kept until
-    the wall comes back or a person accepts it. It never goes back.
+    the wall comes back or a person accepts it. It never goes back and never stands: where it is ahead of a wall clock that
+    was accepted it goes on at half its pace until the wall has come up, so that timers come late and not never.
     """
 
-    def __init__(self, clock: LiveClock, *, step: float, hold: float) -> None:
+    def __init__(self, clock: LiveClock, *, step: float, hold: float, not_before: Nanos = 0) -> None:
         self._clock = clock
         self._step = round(step * NS_PER_SECOND)
         self._hold = round(hold * NS_PER_SECOND)
-        self._offset = clock.now() - clock.monotonic()
-        self._last = clock.now()
+        self._seen = clock.monotonic()
+        self._last = max(clock.now(), not_before)  # a wall clock behind the record is off: nothing happened twice
+        self._offset = self._last - self._seen
         self.off: Nanos = 0
         """How far the wall clock stands ahead of engine time since it leapt; 0 while they agree."""
 
     def now(self) -> Nanos:
         """The present instant of the engine."""
-        self._last = max(self._last, self._clock.monotonic() + self._offset)
+        steady = self._clock.monotonic()
+        self._last = max(steady + self._offset, self._last + (steady - self._seen) // 2)
+        self._seen = steady
         return self._last
 
     def look(self) -> Nanos:
@@ -175,8 +179,13 @@ class EngineTime:
         """True while the wall clock stands so far off that nobody knows what time it is."""
         return abs(self.off) > self._hold
 
+    @property
+    def lags(self) -> bool:
+        """True while engine time waits, at half its pace, for a wall clock that was accepted and is behind it."""
+        return self._last > self._clock.monotonic() + self._offset
+
     def accept(self) -> None:
-        """A person says that the wall clock is right: engine time goes there, never back."""
+        """A person says that the wall clock is right: engine time goes there, forward at once, back by going slower."""
         self._offset = self._clock.now() - self._clock.monotonic()
         self.off = 0
 
@@ -205,7 +214,9 @@ class LiveSession:
         self.state: State = "INIT"
         self.why = ""
         self.inbox = Inbox()
-        self.time = EngineTime(clock, step=self.settings.clock_step, hold=self.settings.clock_hold)
+        self.time = EngineTime(
+            clock, step=self.settings.clock_step, hold=self.settings.clock_hold, not_before=loop.now
+        )
         self.tasks: Supervisor | None = None
         self.reached: dict[State, Nanos] = {}
         """When each state was first reached, in engine time."""
@@ -221,8 +232,10 @@ class LiveSession:
         self._ask = asyncio.Event()
         self._connected = asyncio.Event()
         self._ask_why = "start"
-        self._asked_at: dict[str, Nanos] = {}
+        self._known_until: dict[str, Nanos] = {}
+        """By account, the venue's own stamp of the last fill that a settled comparison knew of."""
         self._reconciled: set[str] = set()
+        self._leased: set[str] = set()
         self._sent_at: dict[str, Nanos] = {}
         self._deadlines: list[tuple[Nanos, str, Account]] = []
         self._unacknowledged: deque[tuple[int, Account, VenueEvent]] = deque()
@@ -279,6 +292,7 @@ class LiveSession:
                 account.thaw(ALL, cause)
             account.pending.append(self._took_over(account))
             account.starts += 1
+            account.config_hash = self._config_hash
             if account.in_loop is None:
                 self._doubt_open_orders(account, now)
         self.loop.record()
@@ -357,8 +371,8 @@ class LiveSession:
                     self._raise_feed(item.feed)
                 self._step(lambda: self.loop.take(stamped(item.event, max(now, self.loop.now)), item.feed))
             case _Said():
-                self._step(lambda: self.loop.hear(item.account, item.event))
-                if item.must_acknowledge:
+                heard = self._step(lambda: self.loop.hear(item.account, item.event))
+                if item.must_acknowledge and heard:  # what was not taken in is said again
                     self._unacknowledged.append((self.journal.seq, item.account, item.event))
                     self._send.set()
             case _Committed():
@@ -370,12 +384,14 @@ class LiveSession:
             case Control():
                 self._take_word(item, now)
 
-    def _step(self, act: Callable[[], object]) -> None:
-        """Let the engine act; a core room that raises halts everything but cancels."""
+    def _step(self, act: Callable[[], object]) -> bool:
+        """Let the engine act; a core room that raises halts everything but cancels. True when it did not raise."""
         try:
             act()
         except Exception as fault:  # noqa: BLE001  whatever a core room raises, the outcome is the same: halt
             self.halt(f"{type(fault).__name__}: {fault}")
+            return False
+        return True
 
     def _close_instant(self) -> None:
         self.loop.close_open_instant()
@@ -503,10 +519,11 @@ class LiveSession:
     def _listen_of(self, account: Account, broker: Broker) -> Callable[[], Awaitable[None]]:
         async def listen() -> None:
             async with broker:
-                epoch = 0
-                if isinstance(broker, Fenced):
+                if isinstance(broker, Fenced) and account.name not in self._leased:
+                    # once in a process's life: whoever lost the book to another must not take it back by reconnecting
                     epoch = await broker.take_lease(self.settings.book, self.settings.holder)
-                account.epoch = max(account.epoch, epoch)
+                    account.epoch = max(account.epoch, epoch)
+                    self._leased.add(account.name)
                 self._connected.set()
                 self._ask_venue("connected")
                 acknowledges = isinstance(broker, Acknowledges)
@@ -524,7 +541,7 @@ class LiveSession:
                         await self._ask.wait()
                 self._ask.clear()
                 why, asked = self._ask_why, self.time.now()
-                since = self._asked_at.get(account.name, 0) - 300 * NS_PER_SECOND
+                since = self._known_until.get(account.name, 0) - 300 * NS_PER_SECOND
                 try:
                     async with asyncio.timeout(self.settings.snapshot_timeout):
                         said = await broker.snapshot(max(since, 0))
@@ -562,7 +579,9 @@ class LiveSession:
         if self._is_settled(account, found, answer.asked):
             reconcile.settle(account, found, now, why=answer.why)
             self._step(self.loop.record)
-            self._asked_at[account.name] = answer.asked
+            fills = answer.snapshot.fills
+            if fills:  # by the venue's own stamps: the clock here may be an hour off theirs
+                self._known_until[account.name] = max(fill.ts for fill in fills)
             self._reconciled.add(account.name)
             if self.tasks is None or all(
                 task.status == "running" for task in self.tasks.states() if task.task.startswith("venue ")
@@ -582,7 +601,8 @@ class LiveSession:
         if not found.differences:
             self._doubtful.pop(account.name, None)
             return True
-        moving = any(account.orders[i].status is not OrderStatus.ACCEPTED for i in account.open_ids)
+        unanswered = {OrderStatus.SUBMITTED, OrderStatus.UNKNOWN}
+        moving = any(account.orders[i].status in unanswered for i in account.open_ids)
         seen = {"differences": found.differences, "fills": account.fill_count, "asked": asked}
         self._doubtful[account.name] = seen
         same = before is not None and all(before[k] == seen[k] for k in ("differences", "fills"))
@@ -630,6 +650,8 @@ class LiveSession:
                 self._drop_feed(feed, text)
             if not event.serves:
                 self._alarm(f"task_{event.what}", text, now)
+            if event.what != "failed" and event.task.startswith("venue "):
+                self._freeze_all("lease", f"the venue does not hear this process any more: {text}")
         elif event.what == "ended" and event.serves:
             self._open_feeds -= 1
 

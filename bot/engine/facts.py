@@ -230,6 +230,8 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
     starts: int = 0
     elsewhere: dict[str, Decimal] | None = None
     differences: dict[str, Decimal] = {}
+    standing: msgspec.Raw = msgspec.Raw(b"{}")
+    config_hash: str = ""
     v: int = 1
 
 

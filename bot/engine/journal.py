@@ -108,6 +108,11 @@ class JournalWriter:
         self.seq = 0
 
     @property
+    def header(self) -> Header:
+        """What this journal is of, as this process has it."""
+        return self._header
+
+    @property
     def durable(self) -> int:
         """How many records may be acted upon: all of them, since a replay can be run again."""
         return self.seq

@@ -40,6 +40,7 @@ from bot.engine.facts import (
     Transferred,
     VenueSaid,
 )
+from bot.engine.gate import Standing
 from bot.engine.journal import Step
 
 ZERO = Decimal(0)
@@ -127,6 +128,8 @@ def relive(account: Account, fact: Fact, ts: Nanos) -> None:
 
 
 def _relive_word_of_ours(account: Account, fact: Controlled | Began | Reconciled | Balanced) -> None:
+    if isinstance(fact, Controlled):
+        account.gate.standing = account.gate.standing.apply(fact)
     match fact:
         case Controlled(verb="halt"):
             account.halted = fact.argument or "halted by a person"
@@ -134,6 +137,7 @@ def _relive_word_of_ours(account: Account, fact: Controlled | Began | Reconciled
             account.halted = ""
         case Began():
             account.epoch, account.starts = fact.epoch, fact.start + 1
+            account.config_hash = fact.config_hash
         case Reconciled():
             account.differences = {key: quantity for key, quantity in fact.differences.items() if quantity}
             account.elsewhere = dict(fact.elsewhere)
@@ -206,6 +210,8 @@ def state_of(account: Account, *, started_at: Nanos | None, closed: bool = False
         starts=account.starts,
         elsewhere=None if account.elsewhere is None else dict(account.elsewhere),
         differences=dict(account.differences),
+        standing=msgspec.Raw(msgspec.json.encode(account.gate.standing)),
+        config_hash=account.config_hash,
     )
 
 
@@ -243,6 +249,8 @@ def restore(account: Account, state: AccountState) -> None:
     account.epoch, account.starts = state.epoch, state.starts
     account.elsewhere = None if state.elsewhere is None else dict(state.elsewhere)
     account.differences = dict(state.differences)
+    account.gate.standing = msgspec.json.decode(state.standing, type=Standing)
+    account.config_hash = state.config_hash
 
 
 def digest_of(account: Account) -> str:
