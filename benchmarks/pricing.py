@@ -190,7 +190,8 @@ def implied_batch(rows: int, repeats: int) -> dict[str, Any]:
 def one_at_a_time(repeats: int) -> dict[str, Any]:
     """Nanoseconds a call from Python for the implied vol of one quote, over quotes that differ, and the greatest error.
 
-    `vol_one` is the call for one quote; `vol` takes arrays as well; the kernel is `vol_one` without its frame.
+    `vol_one` is the call for one quote; `vol` takes arrays as well and answers numpy scalars; the kernel is `vol_one` without
+    its frame.
     """
     q = quotes(2_500)
     columns = (q["price"].tolist(), q["strike"].tolist(), q["tau"].tolist(), q["cp"].tolist())
@@ -236,6 +237,9 @@ def one_at_a_time(repeats: int) -> dict[str, Any]:
         found = np.array([theirs(price, 100.0, strike, tau, cp) for price, strike, tau, cp in rows])
         result["max_error_of_py_lets_be_rational"] = float(np.abs(found - q["vol"]).max())
         result["py_lets_be_rational_ns"] = median_seconds(rational, 3) / len(rows) * 1e9
+        result["implied_vol_times_faster_than_py_lets_be_rational"] = (
+            result["py_lets_be_rational_ns"] / result["implied_vol_wrapper_ns"]
+        )
         result["py_lets_be_rational_one_quote_again_wrapper_ns"] = median_seconds(rational_again, 3) / len(rows) * 1e9
     return with_ratios(result)
 
