@@ -252,6 +252,10 @@ class ConvertibleArbitrage:
         stocks = self._memory.stocks if self._memory is not None else {}
         return sorted({*self._holdings, *stocks, *([] if self._credit is None else [self._credit])})
 
+    def unprotected(self, held: Mapping[str, float], worth: float, prices: Mapping[str, float]) -> Mapping[str, float]:
+        """The bonds it holds, without the shares and the credit hedge."""
+        return {key: quantity for key, quantity in held.items() if key in self._holdings}
+
     def restore(self, view: StrategyView, memory: bytes) -> None:
         """Go on from memory."""
         self._memory = msgspec.json.decode(memory, type=Memory | None)

@@ -275,6 +275,10 @@ class MergerArbitrage:
         """Targets and acquirers."""
         return sorted({*self._deals, *(d.acquirer for d in self._deals.values() if d.acquirer is not None)})
 
+    def unprotected(self, held: Mapping[str, float], worth: float, prices: Mapping[str, float]) -> Mapping[str, float]:
+        """The targets it holds, without the acquirers it is short of."""
+        return {key: quantity for key, quantity in held.items() if key in self._deals}
+
     def restore(self, view: StrategyView, memory: bytes) -> None:
         """Go on from memory."""
         self._memory = msgspec.json.decode(memory, type=Memory | None)

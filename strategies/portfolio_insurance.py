@@ -220,6 +220,11 @@ class PortfolioInsurance:
         """The asset."""
         return (self._instrument,)
 
+    def unprotected(self, held: Mapping[str, float], worth: float, prices: Mapping[str, float]) -> Mapping[str, float]:
+        """All of the account's worth in the asset."""
+        price = prices.get(self._instrument, math.nan)
+        return {self._instrument: worth / price} if price > 0.0 and worth > 0.0 else {}
+
     def follow(self, view: StrategyView, renamed: Mapping[str, str]) -> None:
         """Go on under the asset's new id."""
         self._instrument = renamed.get(self._instrument, self._instrument)

@@ -285,6 +285,10 @@ class TailHedger:
         """The stock; the options are chosen from the chain."""
         return (self._stock,)
 
+    def unprotected(self, held: Mapping[str, float], worth: float, prices: Mapping[str, float]) -> Mapping[str, float]:
+        """The stock it holds, without its options."""
+        return {self._stock: held.get(self._stock, 0.0)}
+
     def restore(self, view: StrategyView, memory: bytes) -> None:
         """Take over what was remembered."""
         self._memory = msgspec.json.decode(memory, type=Memory | None)

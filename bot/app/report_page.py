@@ -33,7 +33,7 @@ from bot.app.report_html import (
     when,
 )
 from bot.app.report_material import DYNAMIC, Doc, Hedge, Material, is_hedged, total_cost
-from bot.app.report_strategies import strategies_section
+from bot.app.report_strategies import strategies_section, stress_section
 from bot.domain.orders import Fill
 from bot.domain.units import Nanos, iso, parse_instant, parse_span
 
@@ -47,6 +47,7 @@ def render(m: Material) -> str:
         ("attribution", "Attribution", attribution_section(m)),
         ("cost", "Cost", cost_section(m)),
         *([("strategies", "Strategies", strategies_section(m))] if m.doc.get("strategies") else []),
+        *([("stress", "Stress", stress_section(m))] if m.doc.get("stress") else []),
         ("book", "Book", book_section(m)),
         ("decisions", "Decisions", decisions_section(m)),
         ("data", "Data and assumptions", data_section(m)),

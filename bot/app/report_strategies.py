@@ -19,19 +19,25 @@ from bot.app.report_html import (
     chart,
     figure,
     legend_of,
+    money,
     names,
     plain,
+    quantity,
     section,
     swatch,
     table,
     tag,
+    when,
 )
 from bot.app.report_material import DYNAMIC, Floats, Material
+from bot.domain.units import parse_instant
 
 SAME_SCALE: Final = 25.0
 """Gauges share a panel while the largest reaches no further than this many times the smallest."""
 MOST_LINES: Final = 6
 MOST_PANELS: Final = 4
+MOST_NAMED: Final = 8
+"""Instruments of a stressed strategy that are named."""
 
 Figures = Mapping[str, Mapping[str, float | str | None]]
 
@@ -83,6 +89,66 @@ def worded(value: float | str | None) -> str:
         return figure(value, 2)
     digits = 3 - math.floor(math.log10(abs(value)))
     return figure(value, min(max(digits, 2), 10)).rstrip("0").rstrip(".")
+
+
+# --------------------------------------------------------------------------- stress
+
+
+def stress_section(m: Material) -> Markup:
+    """What prices, vols and time could do to the book without and with what each strategy traded, in the first account."""
+    told: Mapping[str, Any] = m.doc.get("stress", {})
+    found: Mapping[str, Any] = told.get("accounts", {}).get(DYNAMIC, {})
+    if not found.get("strategies"):
+        return section("stress", "Stress", tag("p", "No strategy of this run held anything at a report sample."))
+    parts = [
+        tag(
+            "p",
+            f"Gains in {m.currency} against {when(parse_instant(found['at']))} UTC, the report sample at which most was held "
+            "beyond what the owner brought, the whole book repriced: all prices move by a per cent, all vols by points, "
+            "and days pass. Where a strategy also buys what it protects, without it means that alone.",
+        )
+    ]
+    for name, tables in found["strategies"].items():
+        parts.append(tag("h3", f"{name}: {_stressed(tables)}"))
+        traded = ", ".join(f"{quantity(q)} {key}" for key, q in list(tables["traded"].items())[:MOST_NAMED])
+        left = len(tables["traded"]) - MOST_NAMED
+        parts.append(tag("p", f"It holds {traded}" + (f" and {left} more" if left > 0 else "") + "."))
+        if tables["shared_with"]:
+            parts.append(tag("p", f"Shared with {names(tables['shared_with'])}: both are taken away together."))
+        for word, title in (("before", "Without it"), ("after", "With it")):
+            parts.append(_stress_table(told, tables[word], title))
+    return section("stress", "What prices, vols and time could do, without and with each strategy", *parts)
+
+
+def _stressed(tables: Mapping[str, Any]) -> str:
+    """The worst of both tables, in words."""
+    before, after = (tables[word]["worst"] for word in ("before", "after"))
+    if before is None or after is None:
+        return str(tables["before"]["unknown"] or tables["after"]["unknown"])
+    return f"the worst of these is {money(before)} without it and {money(after)} with it"
+
+
+def _stress_table(told: Mapping[str, Any], grid: Mapping[str, Any], title: str) -> Markup:
+    """A row for each move of vols and number of days, a column for each move of prices."""
+    columns = [Column(title, "l"), *(Column(f"{move:+g}%" if move else "0%") for move in told["spot_percent"])]
+    lines = [
+        (_shift(points, days), line)
+        for days, page in zip(told["days"], grid["pnl"], strict=True)
+        for points, line in zip(told["vol_points"], page, strict=True)
+    ]
+    if all(line == lines[0][1] for _, line in lines):
+        lines = [("whatever vols and days", lines[0][1])]
+    return table(columns, [[word, *(DASH if v is None else money(v) for v in line)] for word, line in lines])
+
+
+def _shift(points: float, days: float) -> str:
+    """A move of vols and time in words.
+
+    >>> _shift(5.0, 1.0), _shift(0.0, 0.0)
+    ('vols +5, 1 day', 'at once')
+    """
+    vols = f"vols {points:+g}, " if points else ""
+    return vols + ("at once" if not days else f"{days:g} day{'' if days == 1 else 's'}")
 
 
 # --------------------------------------------------------------------------- gauges

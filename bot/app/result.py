@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bot import __version__
 from bot.app import config as configs
 from bot.app.counterparties import exposures
+from bot.app.stress import stress
 from bot.app.wiring import Run
 from bot.core.errors import DataError
 from bot.domain.calendar import Sessions
@@ -54,6 +55,7 @@ def document(run: Run, *, timing: Mapping[str, float]) -> dict[str, Any]:
         "skipped": dict(sorted(dynamic.skips.items())),
         "books": books,
         "strategies": _strategies(run),
+        "stress": stress(run),
         "legs": _legs(run),
         "counterparties": exposures(run),
         "gamma_rent": _gamma_rent(run, intervals["dynamic"]),

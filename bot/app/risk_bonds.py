@@ -50,9 +50,17 @@ def bond_moves(
     factor: Floats,
     vol_points: float,
     days: float,
+    spot: float | None = None,
 ) -> tuple[str, Floats]:
-    """What one bond gains, in currency, where the share's price, the model's vol and the time are moved. Shape: factor (n,)."""
-    spot, why = _spot(valuation, bond)
+    """What one bond gains, in currency, where the share's price, the model's vol and the time are moved. Shape: factor (n,).
+
+    `spot` is the share's price to move from; the present one when absent.
+    """
+    found, why = _spot(valuation, bond)
+    if spot is None:
+        spot = found
+    elif bond.model is not None:
+        why = f"no price of {bond.underlying}" if math.isnan(spot) else ""
     if why or bond.model is None:
         return why, factor * math.nan
     moved = msgspec.structs.replace(bond.model, vol=max(bond.model.vol + vol_points / 100.0, 0.0))

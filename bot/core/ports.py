@@ -540,3 +540,12 @@ class Reports(Protocol):
 
     def figures(self, view: StrategyView) -> Figures:
         """By table title, rows of name and value; a value that is not known is None."""
+
+
+@runtime_checkable
+class Protects(Protocol):
+    """Optional for a strategy that also buys what it protects: what the same account would hold without the protection."""
+
+    def unprotected(self, held: Mapping[str, float], worth: float, prices: Mapping[str, float]) -> Mapping[str, float]:
+        """Contracts of what is protected; of the rest it trades it would hold what its owner brought. `held` are those it
+        trades, `worth` the account's in currency, `prices` those of the instruments, of options the underlying's."""

@@ -73,6 +73,11 @@ class States(Sequence[AccountState]):
     def __len__(self) -> int:
         return len(self._fills)
 
+    def held(self, instrument: str) -> Floats:
+        """Contracts of one instrument at every sample. Shape: (samples,)."""
+        course = self._quantities.get(instrument)
+        return np.zeros(len(self)) if course is None else course.column(len(self))
+
     @overload
     def __getitem__(self, index: int) -> AccountState: ...
     @overload
@@ -94,7 +99,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
     """One account over all samples. Shape: pnl (n, 3) total, options, hedge; costs (n, 4) spread, commission, impact,
     financing; both in the base currency. `quantities` are the contracts held by instrument, as they changed."""
 
-    states: Sequence[AccountState]
+    states: States
     quantities: Mapping[str, Course]
     fills: Sequence[int]
     """Fills up to each sample."""

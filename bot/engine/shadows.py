@@ -56,7 +56,7 @@ class Once:
     def __init__(self, inner: Strategy) -> None:
         self.name = inner.name
         self.book = inner.book
-        self._inner = inner
+        self.inner = self._inner = inner
         self._acted = False
 
     def start(self, view: StrategyView) -> Sequence[Target]:
