@@ -122,10 +122,16 @@ _kernel_of_one: Callable[..., float] = _load_kernel
 def _load_answer(*arguments: Any) -> ImpliedVol:
     """The first call of a plain quote, as `_load_kernel`."""
     global _answer_of_one  # noqa: PLW0603  as in _load_kernel
-    from bot.pricing import compiler, implied_kernels  # noqa: PLC0415  as in vol
+    from bot.pricing import compiler, implied_kernels, plain_calls  # noqa: PLC0415  as in vol
 
-    _answer_of_one = compiler.without_dispatch(implied_kernels.implied_answer)
+    known = plain_calls.layout_is_known()
+    _answer_of_one = compiler.without_dispatch(implied_kernels.implied_answer) if known else _by_rows
     return _answer_of_one(*arguments)
+
+
+def _by_rows(*_: Any) -> ImpliedVol:
+    """What stands for the compiled call on an interpreter whose objects it does not know: a row's way for each quote."""
+    raise TypeError("implied.vol: expected an interpreter with known objects, found another")
 
 
 _answer_of_one: Callable[..., ImpliedVol] = _load_answer

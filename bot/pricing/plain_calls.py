@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 import numba
+import numpy as np
 from llvmlite import ir as llvm
 from numba import extending
 from numba.core import cgutils as code_generation
@@ -69,6 +70,16 @@ class AnswerModel(ext.models.StructModel):  # type: ignore[misc]  # the compiler
 ext.register_model(Number)(NumberModel)
 ext.register_model(Borrowed)(ext.models.OpaqueModel)
 ext.register_model(Answer)(AnswerModel)
+
+
+def layout_is_known() -> bool:
+    """Whether objects lie in memory as is assumed here: a count of references, a class, then a float's or a tuple's own.
+
+    So they do in CPython with its lock. Where they do not, a plain call must not be compiled by these types.
+    """
+    word = object.__basicsize__ // 2
+    floats = {float.__basicsize__, np.float64.__basicsize__}
+    return word == 8 and floats == {24} and (tuple.__basicsize__, tuple.__itemsize__) == (24, 8)
 
 
 def _class_and_value(builder: Any, api: Any, obj: Any) -> tuple[Any, Any]:

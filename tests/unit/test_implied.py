@@ -237,6 +237,17 @@ def test_a_plain_call_is_for_plain_numbers_only() -> None:
         implied.vol("four", 100.0, 103.0, 0.25)  # type: ignore[arg-type]  # what the test is about
 
 
+def test_plain_calls_know_the_objects_of_this_interpreter() -> None:
+    """The layout that plain calls assume is that of this interpreter, and without it a quote goes the way of a row."""
+    from bot.pricing import plain_calls  # noqa: PLC0415  the compiler
+
+    assert plain_calls.layout_is_known()
+    with pytest.raises(TypeError, match="known objects"):
+        implied._by_rows(4.0, 100.0)
+    by_rows = implied._vol_of_rows((4.0, 100.0, 103.0, 0.25, 1.0, 1), 1)
+    assert by_rows == implied.vol(4.0, 100.0, 103.0, 0.25)
+
+
 def test_plain_calls_keep_no_object_and_lose_none() -> None:
     """A thousand answers, kept and dropped, leave the count of references of what they are made of as it was."""
     parts = (implied.ImpliedVol, np.float64, *implied._CODES)
