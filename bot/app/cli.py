@@ -117,8 +117,7 @@ def run(
     if loaded.storage.durability == "live":
         from bot.app import service  # noqa: PLC0415
 
-        terminal.set_up_logging()
-        service.serve(loaded, say=terminal.say)
+        service.serve(loaded)
         return
     speeds = {feed.pace for feed in loaded.feeds}
     if len(speeds) > 1:

@@ -33,6 +33,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from bot.app.config_broker import BrokerConfig, Commission, PaperBroker, PluginBroker
 from bot.app.config_convertibles import ConvertibleTable
+from bot.app.config_daemon import Daemon
 from bot.app.config_feeds import DatasetFeed, FeedConfig, PluginFeed, ReplayFeed, ScenarioFeed, SyntheticFeed
 from bot.app.config_gate import Limits, ModeTable, UnderlyingBounds
 from bot.app.config_lab import LAB_TABLES, AdviseTable, CompareTable, SweepTable
@@ -183,6 +184,7 @@ class Config(Section):
     mode: ModeTable = Field(default_factory=ModeTable, description="how far the dynamic account is let")
     plugins: Plugins = Field(default_factory=Plugins, description="which plug-ins may be loaded")
     storage: Storage = Field(default_factory=Storage, description="where records go")
+    daemon: Daemon = Field(default_factory=Daemon, description="how a live session is reached and how patient it is")
     alarms: Alarms = Field(default_factory=Alarms, description="when a person should look")
     secrets: Secrets = Field(default_factory=Secrets, description="names of secrets, never their values")
     compare: CompareTable | None = Field(default=None, description="what `evenkeel compare` compares, and on what")
@@ -196,6 +198,10 @@ class Config(Section):
     def path(self) -> Path:
         """The file this config was read from."""
         return self._path
+
+    def secret_values(self) -> tuple[SecretStr, ...]:
+        """Every secret of this run, so that none of them is ever written down."""
+        return tuple(self._secrets.values())
 
     def secret(self, name: str) -> SecretStr:
         """The secret of that name; ConfigError when [secrets] names does not list it or it has no value."""

@@ -23,6 +23,7 @@ import msgspec
 from bot.app.supervisor import Supervisor, TaskEvent
 from bot.core.errors import EvenkeelError
 from bot.core.events import Alarm, Control, FeedEvent, FeedState, Unknown, VenueEvent
+from bot.core.latency import Latency
 from bot.core.ports import Acknowledges, Broker, DeadMan, Feed, Fenced, Snapshot
 from bot.domain.market import QuoteBatch, TradeBatch
 from bot.domain.orders import Order, OrderStatus
@@ -74,6 +75,7 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True):
 class _Fed(NamedTuple):
     feed: str
     event: FeedEvent
+    at: Nanos
 
 
 class _Said(NamedTuple):
@@ -214,14 +216,14 @@ class LiveSession:
         self.state: State = "INIT"
         self.why = ""
         self.inbox = Inbox()
-        self.time = EngineTime(
-            clock, step=self.settings.clock_step, hold=self.settings.clock_hold, not_before=loop.now
-        )
+        self.time = EngineTime(clock, step=self.settings.clock_step, hold=self.settings.clock_hold, not_before=loop.now)
         self.tasks: Supervisor | None = None
         self.reached: dict[State, Nanos] = {}
         """When each state was first reached, in engine time."""
         self.counts: dict[str, int] = {}
         """What happened how often: commits, commit faults, unknown, resent, reconciled, clock steps, engine faults."""
+        self.decision_latency = Latency()
+        self.commit_latency = Latency()
         self.on_state: Callable[[State], None] = lambda _state: None
         self._committer = committer
         self._clock = clock
@@ -340,6 +342,7 @@ class LiveSession:
             for item in sorted(items, key=_after_words):  # stable: a person's word first, the rest as it came
                 self._take(item, now)
             self._step(self._close_instant)
+            self._note_decisions(items)
             self._step(lambda: self.loop.run_timers(self.time.now()))
             self._after(now)
         if self.loop.done or self._open_feeds:
@@ -347,6 +350,14 @@ class LiveSession:
             return
         self._step(self.loop.finish)
         await self._sync(self.settings.drain)
+
+    def _note_decisions(self, items: Sequence[_Item]) -> None:
+        """How long each tick waited until everything it led to was decided."""
+        self._count("rounds")
+        now = self._clock.monotonic()
+        for item in items:
+            if isinstance(item, _Fed):
+                self.decision_latency.note(now - item.at)
 
     def _is_over(self) -> bool:
         if self.loop.done and not self.loop.outbox.waiting:
@@ -452,6 +463,8 @@ class LiveSession:
     def _take_commit(self, fault: OSError | None) -> None:
         if fault is None:
             self._count("commits")
+            if self.journal.commit_seconds:
+                self.commit_latency.note(round(self.journal.commit_seconds[-1] * NS_PER_SECOND))
             self._thaw_all("journal")
             self._send.set()
             return
@@ -631,7 +644,7 @@ class LiveSession:
         async def pump() -> None:
             events: AsyncIterator[FeedEvent] = feed.events()
             async for event in events:
-                self.inbox.put(_Fed(feed.name, event))
+                self.inbox.put(_Fed(feed.name, event, self._clock.monotonic()))
                 if len(self.inbox) > 10_000:
                     await asyncio.sleep(0)
 
