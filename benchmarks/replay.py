@@ -21,7 +21,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -67,23 +67,33 @@ LIMITS = limits.LimitSettings(
 )
 
 
-def quotes(count: int, seed: int) -> QuoteBatch:
-    """The seeded day's quotes; sizes are drawn as the peer draws them."""
-    rng = np.random.default_rng(seed)
+def pieces(count: int, seed: int, rows: int = BATCH) -> Iterator[QuoteBatch]:
+    """The seeded day's quotes, some at a time; sizes lie above any order, as the peer's do, from a generator of their own."""
+    walk, sizes = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     dt = 1.0 / (365.0 * 86_400.0)
-    steps = rng.standard_normal(count) * (VOL * math.sqrt(dt)) - 0.5 * VOL * VOL * dt
-    cents = np.floor(SPOT * np.exp(np.cumsum(steps)) / TICK).astype(np.int64)
-    del steps
-    ts = START + np.arange(count, dtype=np.int64) * NS_PER_SECOND
-    return QuoteBatch(
-        instrument=np.full(count, len(MONEYNESS), dtype=np.int32),  # the options sort before the stock
-        ts_event=ts,
-        ts_recv=ts,
-        bid=cents / 100.0,
-        ask=(cents + 1) / 100.0,
-        bid_size=rng.integers(100, 400, count).astype(np.float32) * np.float32(100.0),
-        ask_size=rng.integers(100, 400, count).astype(np.float32) * np.float32(100.0),
-    )
+    so_far = 0.0
+    for start in range(0, count, rows):
+        n = min(rows, count - start)
+        steps = walk.standard_normal(n) * (VOL * math.sqrt(dt)) - 0.5 * VOL * VOL * dt
+        steps[0] += so_far  # a running sum, to the bit that of the whole path
+        path = np.cumsum(steps)
+        so_far = path[-1]
+        cents = np.floor(SPOT * np.exp(path) / TICK).astype(np.int64)
+        ts = START + np.arange(start, start + n, dtype=np.int64) * NS_PER_SECOND
+        yield QuoteBatch(
+            instrument=np.full(n, len(MONEYNESS), dtype=np.int32),  # the options sort before the stock
+            ts_event=ts,
+            ts_recv=ts,
+            bid=cents / 100.0,
+            ask=(cents + 1) / 100.0,
+            bid_size=sizes.integers(100, 400, n).astype(np.float32) * np.float32(100.0),
+            ask_size=sizes.integers(100, 400, n).astype(np.float32) * np.float32(100.0),
+        )
+
+
+def quotes(count: int, seed: int) -> QuoteBatch:
+    """The whole day's quotes."""
+    return next(pieces(count, seed, count))
 
 
 def contracts() -> list[OptionContract]:
@@ -233,7 +243,7 @@ def peak_rss_mb() -> float:
 
 
 def _play(
-    args: argparse.Namespace, batch: QuoteBatch, path: Path
+    args: argparse.Namespace, batches: Iterator[QuoteBatch], path: Path
 ) -> tuple[float, float, Loop, list[Executed], JournalWriter]:
     """Wall and processor seconds of one replay to a journal at `path`, and what it left."""
     sink: list[Executed] = []
@@ -248,20 +258,32 @@ def _play(
             live_vols=args.live_vols,
         )
         loop.bus.subscribe(Executed, sink.append, serves="benchmark")
+        making = [0.0, 0.0]  # the path is made piece by piece while it is played, and that time taken off
         wall, cpu = time.perf_counter(), time.process_time()
-        for start in range(0, len(batch), BATCH):
-            loop.take(batch.rows(start, min(start + BATCH, len(batch))), "bench")
+        for batch in _timed(batches, making):
+            loop.take(batch, "bench")
         loop.finish()
-    return time.perf_counter() - wall, time.process_time() - cpu, loop, sink, journal
+    wall, cpu = time.perf_counter() - wall - making[0], time.process_time() - cpu - making[1]
+    return wall, cpu, loop, sink, journal
+
+
+def _timed(batches: Iterator[QuoteBatch], spent: list[float]) -> Iterator[QuoteBatch]:
+    """The same, with the wall and processor seconds it takes to make them added up in `spent`."""
+    while True:
+        wall, cpu = time.perf_counter(), time.process_time()
+        batch = next(batches, None)
+        spent[0] += time.perf_counter() - wall
+        spent[1] += time.process_time() - cpu
+        if batch is None:
+            return
+        yield batch
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One replay: seconds, fills, memory."""
-    black.warmup()
-    _play(args, quotes(2_000, args.seed), folder / "warm")  # what is loaded and compiled once is no part of a replay
-    batch = quotes(args.ticks, args.seed)
+    _play(args, pieces(2_000, args.seed), folder / "warm")  # what is loaded and compiled once is no part of a replay
     path = folder / "journal"
-    wall, cpu, loop, sink, journal = _play(args, batch, path)
+    wall, cpu, loop, sink, journal = _play(args, pieces(args.ticks, args.seed), path)
     peak = peak_rss_mb()
     mine = [f.fill for f in sink if f.account == "dynamic" and not f.fill.closing]
     if args.fills is not None:
@@ -288,7 +310,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     if args.check:
         found["same_fills_as_plain_loop"] = [(f.ts, int(f.quantity), float(f.price)) for f in mine] == plain_fills(
-            batch, args.band
+            quotes(args.ticks, args.seed), args.band
         )
     return found
 
