@@ -33,6 +33,12 @@ def pull(account: Account, rung: Rung, cause: str) -> bool:
     return account.gate.pull(rung, cause)
 
 
+def read_kill(item: Control) -> tuple[Rung, str]:
+    """The rung a person asks for, and the cause with who asked."""
+    rung, cause = kill.read_pull(item.argument)
+    return rung, f"{cause or 'asked for'} by {item.operator or 'a person'}"
+
+
 def carry_out_pull(account: Account, now: Nanos, outlet: Outlet) -> None:
     """Cancel and flatten as the rung says, order by order: one that cannot be asked for stops no other."""
     rung = account.gate.kill.rung
@@ -80,7 +86,7 @@ def obey(account: Account, item: Control, now: Nanos, outlet: Outlet, *, speaks:
     who = item.operator or "a person"
     match verb:
         case "kill":
-            return _kill(account, argument, who, now, outlet, speaks=speaks)
+            return _kill(account, item, now, outlet, speaks=speaks)
         case "clear":
             account.gate.clear()
             _tell(account, "cleared", f"account {account.name}: the kill ladder was cleared by {who}", now)
@@ -111,13 +117,12 @@ def _tell(account: Account, code: str, text: str, now: Nanos) -> None:
     account.alarm(Alarm(code=code, text=text, ts=now))
 
 
-def _kill(account: Account, argument: str, who: str, now: Nanos, outlet: Outlet, *, speaks: bool) -> bool:
-    rung, cause = kill.read_pull(argument)
-    words = f"{cause or 'asked for'} by {who}"
+def _kill(account: Account, item: Control, now: Nanos, outlet: Outlet, *, speaks: bool) -> bool:
+    rung, words = read_kill(item)
     stands = account.gate.kill
     if rung < stands.rung or rung is Rung.NONE:
         if speaks:
-            text = f"kill {argument!r}: the account stands on {stands.rung.word}; it goes down by 'clear' only"
+            text = f"kill {item.argument!r}: the account stands on {stands.rung.word}; it goes down by 'clear' only"
             _tell(account, "refused_control", text, now)
         return True
     pull(account, rung, words)

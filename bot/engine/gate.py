@@ -163,7 +163,6 @@ class _Most(NamedTuple):
     collar: float
     age: int
     open_orders: float
-    attempts: int | None
 
 
 class Gate:
@@ -246,7 +245,6 @@ class Gate:
             collar=_inside(bounds.price_collar),
             age=min(ages, default=1 << 62),
             open_orders=_inside(bounds.max_open_orders, share=0.0),
-            attempts=bounds.max_attempts,
         )
         if bounds.orders_per_second is not None:
             self._orders = Bucket(bounds.orders_per_second, bounds.order_burst)
@@ -333,10 +331,8 @@ class Gate:
             return False
         if self._orders is not None and not self._orders.is_full_enough():
             return False
-        if most.attempts is not None:
-            sent = self._attempts.get(key)
-            if key in self._cool or (sent is not None and len(sent) >= most.attempts):
-                return False
+        if key in self._cool:
+            return False
         if not self._weighs:
             return True
         c = risk.carried_as_seen(line.underlying, ts)
@@ -604,28 +600,15 @@ class Gate:
         return None
 
     def _capped(self, order: Order, view: LimitView) -> Refusal | None:
-        most, key, now = self.limits.max_attempts, order.instrument, order.ts
-        if most is None:
-            return None
+        key = order.instrument
         until = self._cool.get(key)
-        if until is not None:
-            if now < until:
-                return refuse(order, "attempts", f"{key} cools down until {iso(until)} after {most} orders in a row")
+        if until is None:
+            return None
+        if order.ts >= until:
             del self._cool[key]
-            self._attempts.pop(key, None)
-        sent = self._attempts.get(key)
-        if sent is None:
             return None
-        while sent and now - sent[0] > self.limits.attempt_window:
-            sent.popleft()
-        if len(sent) < most:
-            return None
-        until = self._cool[key] = sent[-1] + self.limits.cool_down
-        if now >= until:
-            del self._cool[key]
-            sent.clear()
-            return None
-        return refuse(order, "attempts", f"{key} cools down until {iso(until)} after {most} orders in a row")
+        text = f"{key} cools down until {iso(until)} after {self.limits.max_attempts} orders in a row"
+        return refuse(order, "attempts", text)
 
     def _rate(self, order: Order, view: LimitView) -> Refusal | None:
         if self._orders is None or self._orders.has(order.ts):
@@ -636,8 +619,16 @@ class Gate:
         """An order left: it counts against rates and caps."""
         if self._orders is not None:
             self._orders.take(order.ts)
-        if self.limits.max_attempts is not None:
-            self._attempts.setdefault(order.instrument, deque()).append(order.ts)
+        most = self.limits.max_attempts
+        if most is None:
+            return
+        sent = self._attempts.setdefault(order.instrument, deque())
+        sent.append(order.ts)
+        while order.ts - sent[0] > self.limits.attempt_window:
+            sent.popleft()
+        if len(sent) >= most:
+            self._cool[order.instrument] = order.ts + self.limits.cool_down
+            sent.clear()
 
     def may_cancel(self, now: Nanos) -> bool:
         """True when a cancel may leave now; it counts. Cancels of the kill ladder never ask."""

@@ -31,6 +31,7 @@ from bot.core.events import (
     FxQuote,
     Notice,
     Reference,
+    Rejected,
     Target,
     VenueEvent,
 )
@@ -207,7 +208,7 @@ class Loop:
 
     def _take_kill(self, item: Control) -> None:
         """Stand on the rung before anything else happens; what then fails keeps no cancel from leaving."""
-        rung, cause = kill.read_pull(item.argument)
+        rung, cause = controls.read_kill(item)
         for account in self.accounts:
             controls.pull(account, rung, cause)
         try:
@@ -881,8 +882,8 @@ class Loop:
             self._sample_wanted = True
         if account.pulled:
             controls.settle_pulls(account, self.now, self.outbox)
-        elif account.gate.standing.kill.rung is kill.Rung.FLATTEN:
-            account.flatten(self.now, self.outbox)
+        elif account.gate.standing.kill.rung is kill.Rung.FLATTEN and not isinstance(event, Rejected):
+            account.flatten(self.now, self.outbox)  # what was rejected is tried again at the next valuation
         if self._purging:
             self._end_purges(account)
         if self._closing and not self.done:

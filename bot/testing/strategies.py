@@ -35,8 +35,8 @@ from bot.domain.instruments import Instrument, OptionContract, Spot, Universe, o
 from bot.domain.market import MarketView, Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.orders import Order
 from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_MINUTE, NS_PER_YEAR, Nanos, nanos
-from bot.engine import limits
 from bot.engine.account import Account
+from bot.engine.gate import GateSettings
 from bot.engine.journal import (
     Adjusted,
     Alarmed,
@@ -257,7 +257,7 @@ class Played:
             valuation=valuation,
             broker=venue,
             strategies=strategies,
-            checks=() if checks is None else limits.build(checks),
+            gate=None if checks is None else GateSettings(limits=checks),
             sessions=world.sessions,
         )
         for currency, amount in world.cash.items():

@@ -22,6 +22,7 @@ from bot.domain.market import Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.units import NS_PER_DAY, NS_PER_MINUTE, NS_PER_SECOND, Nanos, nanos
 from bot.engine import limits
 from bot.engine.account import Account
+from bot.engine.gate import GateSettings
 from bot.engine.journal import Alarmed, Fact, Header, JournalWriter, Step
 from bot.engine.ledger import Pnl
 from bot.engine.loop import Loop, LoopSettings, Opening
@@ -219,6 +220,7 @@ class Bench:
         broker: InLoopBroker | Broker | None = None,
         valuation: ValuationSettings = FIXED,
         checks: limits.LimitSettings | None = None,
+        gate: GateSettings | None = None,
         needed: Sequence[str] = (STOCK.id,),
         tradable: Sequence[str] = (),
         sessions: Mapping[str, Sessions] | None = None,
@@ -244,7 +246,7 @@ class Bench:
                 valuation=self.valuation,
                 broker=venue,
                 strategies=chosen,
-                checks=() if checks is None else limits.build(checks),
+                gate=gate if checks is None else GateSettings(limits=checks),
                 sessions=sessions,
             )
             self.accounts.append(account)
