@@ -60,6 +60,9 @@ LEAST_SHARE: Final = 1e-7
 """Room below this share of the gross weight promises nothing: it is too near to the rounding of the sums."""
 SAFE: Final = 0.999
 """Share of the room that is used at all: rounding of the sums stays far below the rest."""
+LEAST_GAMMA: Final = 1e-150
+"""Where gamma x price is below this share of the gross weight nothing is said of the book's means: `bot.pricing.legs` weighs
+by something else where no leg has gamma."""
 WIDER: Final = 1e-9
 """The share by which every interval is widened for the rounding of its own arithmetic."""
 NO_VOL: Final = -1.0
@@ -120,13 +123,14 @@ def bounds_by_formula(
     tilt = np.minimum(np.min(moved, axis=0), 0.0), np.maximum(np.max(moved, axis=0), 0.0)
     sums = (*_weighed(gamma, weight), *_weighed(decay, weight), *_weighed(tilt, weight))
     share = np.abs(weight) * gamma[0], np.abs(weight) * gamma[1]
-    tau = _mean_within(late, share, mean_tau)
-    square = _mean_within(own * own, share, mean_vol * mean_vol)
+    known = float(share[0].sum()) * low > LEAST_GAMMA * gross
+    tau = _mean_within(late, share, mean_tau if known else math.nan)
+    square = _mean_within(own * own, share, mean_vol * mean_vol if known else math.nan)
     return Bounds(
         *sums,
         tau[0] - years,
         tau[1],
-        math.sqrt(max(square[0], 0.0)),
+        math.sqrt(square[0]) if not square[0] < 0.0 else 0.0,
         math.sqrt(square[1]),
         gross,
     )
@@ -230,6 +234,8 @@ def _mean_within(values: Array, share: Pair, mean: float) -> tuple[float, float]
     away = values - mean
     more = float(np.sum(np.where(away > 0.0, share[1], share[0]) * away))
     less = float(np.sum(np.where(away > 0.0, share[0], share[1]) * away))
+    if math.isnan(mean):
+        return mean, mean
     least = float(share[0].sum())
     slip = WIDER * abs(mean)
     over = _over(more, least) if more > 0.0 else 0.0

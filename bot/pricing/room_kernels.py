@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bot.pricing.compiler import compiled, part
 from bot.pricing.elementary import PHI_0, exp_sum, log_quotient, tail_ratio
 from bot.pricing.kernels import CP, EXPIRY, NS_PER_YEAR, STRIKE, VOL, WEIGHT
-from bot.pricing.room import NO_VOL, WIDER
+from bot.pricing.room import LEAST_GAMMA, NO_VOL, WIDER
 
 __all__ = ["bounds"]
 
@@ -178,7 +178,7 @@ def within(  # noqa: PLR0915  sums over the legs in one loop
     C_more = WIDER * C_size
     V_more = WIDER * V_size
     tau_lo = tau_hi = vol_lo = vol_hi = np.nan
-    if asked:
+    if asked and least_share * low > LEAST_GAMMA * gross:
         tau_lo = mean_tau + _over(min(tau_less, 0.0), least_share) - WIDER * abs(mean_tau) - years
         tau_hi = mean_tau + _over(max(tau_more, 0.0), least_share) + WIDER * abs(mean_tau)
         below = mean_square + _over(min(square_less, 0.0), least_share) - WIDER * mean_square

@@ -16,6 +16,8 @@ from bot.pricing.room import NO_VOLS, Bounds, Extent
 
 SURE: Final = 1.0 - 1e-9
 """The share of a half width that is used: more than rounding could take away."""
+VAST: Final = 1e3
+"""Years, or a vol, that no book has: its mean is as good as unknown."""
 ROUNDING: Final = 1e-12
 """The share of what is added up that rounding may take away."""
 NOT_ASKED: Final = (math.nan, math.nan)
@@ -73,7 +75,7 @@ def calm(rule: Any, legs: Bounded, seen: Seen, *, last: Extent | None) -> Calm |
 
     def ask(low: float, high: float, years: Years) -> tuple[Bounds, float, float] | None:
         bounds = legs.within(x.now, (low, high), years, means=means)
-        if math.isnan(bounds.gamma_lo):
+        if math.isnan(bounds.gamma_lo) or (asks_terms and not _is_known(bounds)):
             return None
         around = Surroundings(
             spot=(low, high),
@@ -97,6 +99,11 @@ def calm(rule: Any, legs: Bounded, seen: Seen, *, last: Extent | None) -> Calm |
     if not (found.below > 0.0 and found.above > 0.0 and found.years > 0.0):
         return None
     return Calm(x.spot - found.below, x.spot + found.above, legs.until(x.now, found.years), found)
+
+
+def _is_known(b: Bounds) -> bool:
+    """True where the means of tau and vol are bounded by anything that can be."""
+    return max(abs(b.tau_lo), abs(b.tau_hi), b.vol_hi) < VAST
 
 
 def rooms(seen: Seen, width: float) -> tuple[float, float]:
