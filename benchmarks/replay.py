@@ -7,7 +7,7 @@ chained and written to a file at level `replay`; the limits are on; re-marks and
 begins with the first quote and ends when the journal's last byte is synced; `run_cpu_s` counts all threads.
 
     python benchmarks/replay.py [--ticks N] [--seed N] [--band X] [--fee-bps X] [--fills FILE]
-                                [--path quiet|per-tick|noop] [--no-shadow] [--live-vols] [--check]
+                                [--path quiet|per-tick|noop] [--no-shadow] [--options N] [--live-vols] [--check]
 
 Prints one JSON object. `--check` compares the fills with a plain loop over the same arrays.
 """
@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,13 +42,14 @@ from bot.engine.account import Account
 from bot.engine.journal import Executed, Header, JournalWriter
 from bot.engine.loop import Loop, LoopSettings, Opening
 from bot.engine.marks import Marks
-from bot.engine.valuation import Valuation, ValuationSettings
+from bot.engine.valuation import Valuation, ValuationSettings, VolMark
 from bot.pricing import black
 from strategies.delta_hedger import DeltaHedger
 from strategies.policies.delta_band import DeltaBand
 from strategies.policies.no_hedge import NoHedge
 from strategies.policies.static_hedge import StaticHedge
 
+STOCK = "US:UND"
 START = nanos(datetime(2024, 1, 1, tzinfo=UTC))
 HOUR = 60 * NS_PER_MINUTE
 SPOT, VOL, TICK = 500.0, 0.20, 0.01
@@ -67,7 +68,7 @@ LIMITS = limits.LimitSettings(
 )
 
 
-def pieces(count: int, seed: int, rows: int = BATCH) -> Iterator[QuoteBatch]:
+def pieces(count: int, seed: int, rows: int = BATCH, *, options: int = 10) -> Iterator[QuoteBatch]:
     """The seeded day's quotes, some at a time; sizes lie above any order, as the peer's do, from a generator of their own."""
     walk, sizes = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     dt = 1.0 / (365.0 * 86_400.0)
@@ -81,7 +82,7 @@ def pieces(count: int, seed: int, rows: int = BATCH) -> Iterator[QuoteBatch]:
         cents = np.floor(SPOT * np.exp(path) / TICK).astype(np.int64)
         ts = START + np.arange(start, start + n, dtype=np.int64) * NS_PER_SECOND
         yield QuoteBatch(
-            instrument=np.full(n, len(MONEYNESS), dtype=np.int32),  # the options sort before the stock
+            instrument=np.full(n, options, dtype=np.int32),  # the options sort before the stock
             ts_event=ts,
             ts_recv=ts,
             bid=cents / 100.0,
@@ -96,25 +97,39 @@ def quotes(count: int, seed: int) -> QuoteBatch:
     return next(pieces(count, seed, count))
 
 
-def contracts() -> list[OptionContract]:
-    """The ten options."""
-    made: list[OptionContract] = []
-    for i, (moneyness, days, call) in enumerate(zip(MONEYNESS, DAYS, CALLS, strict=True)):
-        expiry = START + days * NS_PER_DAY
-        strike = Decimal(str(round(moneyness * SPOT, 6)))
+class Held(NamedTuple):
+    """One option of the book: the contract, how many, and its vol."""
+
+    contract: OptionContract
+    quantity: int
+    vol: float
+
+
+def book(options: int = 10) -> list[Held]:
+    """The ten options; beyond ten as many as asked for, with other strikes and a tenth as large."""
+    made: list[Held] = []
+    for i in range(options):
+        j, round_ = i % 10, i // 10
+        expiry = START + DAYS[j] * NS_PER_DAY
+        moneyness = MONEYNESS[j] + 0.0001 * round_
+        strike = Decimal(str(round(moneyness * SPOT, 3)))
         made.append(
-            OptionContract(
-                id=occ_id(f"U{i}", date(2024, 1, 1) + timedelta(days=days), 1 if call else -1, strike),
-                underlying="US:UND",
-                cp=1 if call else -1,
-                strike=strike,
-                style="european",
-                settlement="cash",
-                multiplier=Decimal(100),
-                lot=Decimal(1),
-                last_trade=expiry,
-                expiry=expiry,
-                settles=expiry,
+            Held(
+                OptionContract(
+                    id=occ_id(f"U{i}", date(2024, 1, 1) + timedelta(days=DAYS[j]), 1 if CALLS[j] else -1, strike),
+                    underlying=STOCK,
+                    cp=1 if CALLS[j] else -1,
+                    strike=strike,
+                    style="european",
+                    settlement="cash",
+                    multiplier=Decimal(100) * 10 / options if options > 10 else Decimal(100),
+                    lot=Decimal(1),
+                    last_trade=expiry,
+                    expiry=expiry,
+                    settles=expiry,
+                ),
+                LOTS[j],
+                VOLS[j],
             )
         )
     return made
@@ -141,7 +156,7 @@ class Empty:
         return None
 
     def watches(self) -> Sequence[str]:
-        return ("US:UND",)
+        return (STOCK,)
 
     def trades(self) -> Sequence[str]:
         return ()
@@ -152,7 +167,7 @@ class Hedger(DeltaHedger):
 
     def __init__(self, *, band: float, promises: bool) -> None:
         super().__init__(
-            hedges=[Hedge(underlying="US:UND", instrument="US:UND")], policy=DeltaBand(half_width=band, to="centre")
+            hedges=[Hedge(underlying=STOCK, instrument=STOCK)], policy=DeltaBand(half_width=band, to="centre")
         )
         self.woken = 0
         self._promises = promises
@@ -166,15 +181,32 @@ class Hedger(DeltaHedger):
 
 
 def build(
-    path: str, journal: JournalWriter, *, band: float, fee_bps: float, shadows: bool = True, live_vols: bool = False
+    path: str,
+    journal: JournalWriter,
+    *,
+    band: float,
+    fee_bps: float,
+    shadows: bool = True,
+    live_minutes: int = 0,
+    options: int = 10,
 ) -> Loop:
-    """A run of the workload, wired by hand as the application wires it."""
-    stock = Spot(id="US:UND", tick=Decimal("0.01"), lot=Decimal(1))
-    options = contracts()
-    universe = Universe([stock, *options])
+    """A run of the workload, wired by hand as the application wires it; `live_minutes` of re-marks at moving vols."""
+    stock = Spot(id=STOCK, tick=Decimal("0.01"), lot=Decimal(1))
+    held = book(options)
+    universe = Universe([stock, *(leg.contract for leg in held)])
     marks = Marks(universe)
-    vols = {c.id: v for c, v in zip(options, VOLS, strict=True)}
-    valuation = Valuation(universe, marks, ValuationSettings(vol="per_contract", vols=vols))
+    vols = {leg.contract.id: leg.vol for leg in held}
+    moving = tuple(
+        VolMark(ts=START + minute * NS_PER_MINUTE, instrument=key, vol=vol * (1.0 + 0.02 * math.sin(minute / 30.0)))
+        for minute in range(live_minutes)
+        for key, vol in vols.items()
+    )
+    vols_of = (
+        ValuationSettings(vol="marks_file", vol_marks=moving)
+        if moving
+        else ValuationSettings(vol="per_contract", vols=vols)
+    )
+    valuation = Valuation(universe, marks, vols_of)
     hedges = [Hedge(underlying=stock.id, instrument=stock.id)]
     strategies: dict[str, Strategy] = {
         "dynamic": Empty() if path == "noop" else Hedger(band=band, promises=path == "quiet")
@@ -198,14 +230,18 @@ def build(
             )
         )
     return Loop(
-        settings=LoopSettings(start=START, end=None, begin="immediate", remark=HOUR, report_grid=HOUR),
+        settings=LoopSettings(
+            start=START,
+            end=None,
+            begin="immediate",
+            remark=NS_PER_MINUTE if live_minutes else HOUR,
+            report_grid=HOUR,
+        ),
         universe=universe,
         marks=marks,
         valuation=valuation,
         accounts=accounts,
-        openings=[
-            Opening(book="main", instrument=c.id, quantity=Decimal(q)) for c, q in zip(options, LOTS, strict=True)
-        ],
+        openings=[Opening(book="main", instrument=leg.contract.id, quantity=Decimal(leg.quantity)) for leg in held],
         needed=[stock.id],
         journal=journal,
     )
@@ -213,12 +249,12 @@ def build(
 
 def plain_fills(batch: QuoteBatch, band: float) -> list[tuple[int, int, float]]:
     """(ts, signed quantity, price) of a plain loop: hedge to zero when |net delta + held| > band."""
-    options = contracts()
+    legs = book()
     packed = black.pack_slice(
-        strike=[float(c.strike) for c in options],
-        expiry=np.array([c.expiry for c in options]),
+        strike=[float(leg.contract.strike) for leg in legs],
+        expiry=np.array([leg.contract.expiry for leg in legs]),
         vol=VOLS,
-        cp=[c.cp for c in options],
+        cp=[leg.contract.cp for leg in legs],
         weight=[q * 100.0 for q in LOTS],
         epoch=START,
     )
@@ -255,7 +291,8 @@ def _play(
             band=args.band,
             fee_bps=args.fee_bps,
             shadows=not args.no_shadow,
-            live_vols=args.live_vols,
+            live_minutes=1 + args.ticks // 60 if args.live_vols else 0,
+            options=args.options,
         )
         loop.bus.subscribe(Executed, sink.append, serves="benchmark")
         making = [0.0, 0.0]  # the path is made piece by piece while it is played, and that time taken off
@@ -281,9 +318,11 @@ def _timed(batches: Iterator[QuoteBatch], spent: list[float]) -> Iterator[QuoteB
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One replay: seconds, fills, memory."""
-    _play(args, pieces(2_000, args.seed), folder / "warm")  # what is loaded and compiled once is no part of a replay
+    _play(
+        args, pieces(2_000, args.seed, options=args.options), folder / "warm"
+    )  # what is loaded and compiled once is no part of a replay
     path = folder / "journal"
-    wall, cpu, loop, sink, journal = _play(args, pieces(args.ticks, args.seed), path)
+    wall, cpu, loop, sink, journal = _play(args, pieces(args.ticks, args.seed, options=args.options), path)
     peak = peak_rss_mb()
     mine = [f.fill for f in sink if f.account == "dynamic" and not f.fill.closing]
     if args.fills is not None:
@@ -326,6 +365,7 @@ def main() -> None:
     parser.add_argument("--path", choices=["quiet", "per-tick", "noop"], default="quiet")
     parser.add_argument("--no-shadow", action="store_true", help="the dynamic account alone")
     parser.add_argument("--live-vols", action="store_true", help="re-mark each minute at vols that move")
+    parser.add_argument("--options", type=int, default=10)
     parser.add_argument("--check", action="store_true", help="compare the fills with a plain loop's")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
