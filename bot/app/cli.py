@@ -130,6 +130,67 @@ def run(
     _show_run(document, folder, as_json=as_json, report=report)
 
 
+LiveName = Annotated[
+    str, typer.Argument(metavar="[RUN]", help="a live run's folder, or its config; the only one in runs/ when left out")
+]
+
+
+@app.command()
+def status(where: LiveName = "", as_json: AsJson = False) -> None:
+    """Say how a live session stands."""
+    from bot.app import terminal, words  # noqa: PLC0415
+
+    found = words.read_status(words.live_folder(where))
+    if as_json:
+        _print_json(found)
+    else:
+        terminal.show_status(found)
+
+
+@app.command()
+def kill(
+    level: Annotated[str, typer.Argument(help="alert, no_new_risk, hedge_only, cancel_all or flatten; or 1 to 5")],
+    where: LiveName = "",
+    cause: Annotated[str, typer.Option("--cause", help="why, for the record")] = "",
+    wait: Annotated[float, typer.Option("--wait", help="seconds to wait for the session to stand there")] = 5.0,
+) -> None:
+    """Pull a rung of the kill ladder. It holds until a person clears it (`evenkeel tell clear`), restarts included."""
+    from bot.app import words  # noqa: PLC0415
+    from bot.engine.kill import rung_of  # noqa: PLC0415
+
+    try:
+        rung = rung_of(level)
+    except ValueError as fault:
+        raise ConfigError(str(fault)) from fault
+    folder = words.live_folder(where)
+    words.leave_word(folder, "kill", f"{rung.word}: {cause or 'the command line'}")
+    if not words.wait_for_rung(folder, int(rung), seconds=wait):
+        typer.echo(f"{folder.name}: left word; no living session has taken it yet, the next one will")
+        raise typer.Exit(1)
+    typer.echo(f"{folder.name}: {words.read_status(folder)['kill']}")
+
+
+@app.command()
+def tell(
+    verb: Annotated[
+        str,
+        typer.Argument(
+            help="halt, resume, clear, tighten, enable, approve, decline, drill, balance, reconcile, accept_clock"
+        ),
+    ],
+    argument: Annotated[str, typer.Argument(help="what the verb needs, such as max_position=100")] = "",
+    where: Annotated[str, typer.Option("--run", help="the live run's folder, or its config")] = "",
+) -> None:
+    """Leave a word for a live session; what came of it is in its journal, log and status."""
+    from bot.app import words  # noqa: PLC0415
+
+    if verb not in words.VERBS:
+        raise ConfigError(f"tell: expected one of {', '.join(words.VERBS)}, found {verb!r}")
+    folder = words.live_folder(where)
+    words.leave_word(folder, verb, argument)
+    typer.echo(f"{folder.name}: told {verb} {argument}".rstrip())
+
+
 def _show_run(document: dict[str, Any], folder: Path | None, *, as_json: bool, report: bool) -> None:
     from bot.app import terminal  # noqa: PLC0415
 

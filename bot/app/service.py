@@ -30,17 +30,16 @@ from bot.app.runs import CONFIG, INSTRUMENTS, JOURNAL, storage_faults
 from bot.app.supervisor import Supervisor, TaskEvent
 from bot.app.watches import LagWatch
 from bot.app.wiring import Run, assemble
+from bot.app.words import CONTROL, STATUS
 from bot.core.errors import StorageError
 from bot.core.events import Control
 from bot.core.ports import Feed
 from bot.domain.orders import OrderStatus
 from bot.domain.units import NEVER, NS_PER_SECOND, Nanos, iso
-from bot.engine.journal import Alarmed, LiveJournal
+from bot.engine.journal import Alarmed, Controlled, LiveJournal
 from bot.engine.kill import Rung
 from bot.pricing import black
 
-STATUS: Final = "status.json"
-CONTROL: Final = "control"
 PORT: Final = "health.port"
 LEAST_FREE: Final = 500 << 20
 """Bytes a disk must have free before anybody begins to trade on it."""
@@ -75,6 +74,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     positions: dict[str, str]
     orders: dict[str, int]
     kill: str
+    kill_rung: int
     mode: str
     frozen: dict[str, str]
     not_ready: str
@@ -83,11 +83,6 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     tasks: dict[str, str]
     refusals: dict[str, int]
     alarms: int
-
-
-def folder_of(config: configs.Config) -> Path:
-    """Where a live run of this config lives."""
-    return config.storage.runs / f"{config.name}-live"
 
 
 def status_of(session: LiveSession, run: Run, began: Nanos) -> Status:
@@ -114,6 +109,7 @@ def status_of(session: LiveSession, run: Run, began: Nanos) -> Status:
         positions={key: str(quantity) for key, quantity in account.ledger.quantities().items()},
         orders=orders,
         kill=account.gate.kill.words,
+        kill_rung=int(account.gate.kill.rung),
         mode=account.gate.mode.words,
         frozen=dict(account.frozen),
         not_ready=session.loop.not_ready,
@@ -144,7 +140,7 @@ def settings_of(config: configs.Config) -> LiveSettings:
 
 def serve(config: configs.Config) -> State:
     """Run a config as a live session until it is stopped or its session ends; the state it ended in."""
-    folder = folder_of(config)
+    folder = config.storage.runs / f"{config.name}-live"
     secrets = Secrets(value.get_secret_value() for value in config.secret_values())
     with Logs(style=config.daemon.log, secrets=secrets) as logs, storage_faults(folder, "; nothing was sent"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -200,6 +196,7 @@ class Service:
             mode=run.accounts[0].gate.mode.words,
         )
         self.session.on_state = self._say_state
+        run.loop.bus.subscribe(Controlled, lambda _: self.write_status(), serves="status")
         run.loop.bus.subscribe(Alarmed, self._say_alarm, serves="log")
 
     async def run(self) -> State:
@@ -418,17 +415,3 @@ async def _read_control(session: LiveSession, folder: Path) -> None:
                 if verb:
                     session.tell(Control(ts_recv=0, verb=verb, argument=argument.strip(), operator="control file"))
             taken.unlink()
-
-
-def leave_word(folder: Path, verb: str, argument: str = "") -> None:
-    """Leave a word for the process that serves a folder."""
-    path = folder / CONTROL
-    aside = path.with_suffix(f".{os.getpid()}")
-    before = path.read_text("utf-8") if path.exists() else ""
-    aside.write_text(f"{before}{verb} {argument}\n", encoding="utf-8")
-    aside.replace(path)
-
-
-def read_status(folder: Path) -> dict[str, Any]:
-    """The last status written in a folder."""
-    return msgspec.json.decode((folder / STATUS).read_bytes())  # type: ignore[no-any-return]  # our own file

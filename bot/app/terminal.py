@@ -280,3 +280,26 @@ def show_doctor(document: Mapping[str, Any]) -> None:
     console.print(f"evenkeel {document['release']}", markup=False)
     for check in document["checks"]:
         console.print(f"  {check['state']:<4}  {check['name']}: {check['text']}", markup=False)
+
+
+def show_status(status: Mapping[str, Any]) -> None:
+    """A live session's status as a table on stdout."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows: list[tuple[str, object]] = [
+        ("state", f"{status['state']} {status['why']}".strip()),
+        ("at", status["at"]),
+        ("kill ladder", status["kill"] or "none"),
+        ("mode", status["mode"]),
+        ("records", f"{status['records']}, {status['durable']} durable"),
+        ("commit", ", ".join(f"{name} {value} ms" for name, value in status["commit_ms"].items()) or "none yet"),
+        ("open orders", ", ".join(f"{n} {name}" for name, n in status["orders"].items()) or "none"),
+    ]
+    rows += [("holds", f"{quantity} {key}") for key, quantity in status["positions"].items()]
+    rows += [("frozen", f"{key or 'everything'}: {text}") for key, text in status["frozen"].items()]
+    rows += [("refused", f"{n} x {code}") for code, n in status["refusals"].items()]
+    rows += [("task", f"{name}: {state}") for name, state in status["tasks"].items() if state != "running"]
+    if status["not_ready"] and status["state"] not in {"READY", "STOPPED"}:
+        rows.append(("waits for", status["not_ready"]))
+    for name, value in rows:
+        table.add_row(name, str(value))
+    Console().print(table)

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import msgspec
 
-from bot.app.service import read_status
+from bot.app.words import read_status
 from bot.engine.facts import Executed, Ordered, VenueSaid
 from bot.engine.journal import JournalReader
 from bot.testing.line_venue import Ledger

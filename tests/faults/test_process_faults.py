@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from bot.app.service import leave_word
+from bot.app.words import leave_word
 from bot.engine.facts import Ordered
 from bot.engine.journal import JournalReader, verify
 from tests.faults.stage import Stage, compare
