@@ -201,7 +201,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
     ) -> asyncio.Task[T]:
         self._serial += 1
-        return _Task(work, serial=self._serial, loop=self, **options)
+        task = _Task(work, serial=self._serial, loop=self, **options)
+        if _dead(task.process):  # made in the last step of a process that killed itself
+            self._buried.append(task)
+        return task
 
     def _note_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         fault = context.get("exception")

@@ -171,10 +171,10 @@ def test_a_person_closes_a_circuit() -> None:
         diary = Diary(world)
         async with Supervisor(rng=world.rng, tell=diary) as tree:
             tree.adapter("feed", dies_after(0.0))
-            await asyncio.sleep(500)
+            await asyncio.sleep(60)
             assert len(diary.of("opened")) == 1
             tree.close("feed")
-            await asyncio.sleep(500)
+            await asyncio.sleep(60)
             assert len(diary.of("opened")) == 2
             tree.core("engine", for_ever)
             for name, found in (("engine", "waiting"), ("nobody", "no such task")):
@@ -183,8 +183,10 @@ def test_a_person_closes_a_circuit() -> None:
         return diary
 
     diary = run(main)
-    assert diary.of("closed") == [500.0]
+    assert diary.of("closed") == [60.0]
     assert len(diary.of("started")) == 20
+    waits = [event.wait for event in diary.events if event.what == "failed"]
+    assert all(wait <= 0.1 * 2**n for n, wait in enumerate(waits[9:]))
 
 
 @pytest.mark.parametrize(

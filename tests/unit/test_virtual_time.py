@@ -28,13 +28,20 @@ def test_time_leaps_exactly_to_each_timer() -> None:
 
     async def main(world: World) -> None:
         async with asyncio.TaskGroup() as group:
-            for name, seconds in (("c", 5_000_000.0), ("a", 0.1), ("b", 0.100000001), ("d", 5_000_000.25)):
+            for name, seconds in (
+                ("c", 5_000_000.0),
+                ("a", 0.1),
+                ("b", 0.100000001),
+                ("d", 5_000_000.25),
+                ("e", 1.001),
+            ):
                 group.create_task(sleeper(world, name, seconds))
 
     run(main, start_ns=1_000)
     assert woke == [
         (100_001_000, "a"),
         (100_001_001, "b"),
+        (1_001_001_000, "e"),
         (5_000_000 * NS + 1_000, "c"),
         (5_000_000 * NS + NS // 4 + 1_000, "d"),
     ]
@@ -234,6 +241,36 @@ def test_a_process_killed_while_ready_does_not_run() -> None:
 
     run(main)
     assert told == []
+
+
+def test_nobody_wakes_the_dead() -> None:
+    """What a survivor does for a dead process, and what its last step still sets in motion, never runs."""
+    told: list[str] = []
+
+    async def waiting(bell: asyncio.Event) -> None:
+        await bell.wait()
+        told.append("woken")
+
+    async def last_step(world: World, process: Any) -> None:
+        process.kill()
+        world.loop.call_soon(told.append, "soon")
+        world.loop.call_later(1, told.append, "later")
+        asyncio.create_task(waiting(asyncio.Event()))  # noqa: RUF006  the dead keep nothing
+        told.append("to the next await")
+        await asyncio.sleep(0)
+        told.append("past it")
+
+    async def main(world: World) -> None:
+        process, bell = world.process("p"), asyncio.Event()
+        process.spawn(waiting(bell))
+        await asyncio.sleep(1)
+        process.spawn(last_step(world, process))
+        await asyncio.sleep(1)
+        bell.set()
+        await asyncio.sleep(10)
+
+    run(main)
+    assert told == ["to the next await"]
 
 
 def test_a_process_may_end_its_own_step() -> None:

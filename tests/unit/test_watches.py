@@ -82,7 +82,7 @@ def test_a_frozen_wall_is_told_as_it_falls_behind() -> None:
 def test_a_reading_that_was_held_up_is_not_believed() -> None:
     """When the process is stopped between the two clocks' readings no jump is made up, and a real one is told next time."""
     monos = iter([0, 2, 10 * S, 12 * S, 13 * S, 13 * S + 2])
-    walls = iter([1, 11 * S, 13 * S + 1])
+    walls = iter([1, 10 * S, 13 * S + 1])
     told: list[Jump] = []
     watch = ClockWatch(told.append, wall=lambda: next(walls), mono=lambda: next(monos))
     assert [watch.look(), watch.look(), watch.look()] == [None, None, None]
