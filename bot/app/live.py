@@ -156,8 +156,11 @@ class EngineTime:
     def now(self) -> Nanos:
         """The present instant of the engine."""
         steady = self._clock.monotonic()
-        self._last = max(steady + self._offset, self._last + (steady - self._seen) // 2)
-        self._seen = steady
+        gained = (steady - self._seen) // 2
+        if steady + self._offset >= self._last + gained:
+            self._last, self._seen = steady + self._offset, steady
+        else:
+            self._last, self._seen = self._last + gained, self._seen + 2 * gained  # no nanosecond is lost by asking often
         return self._last
 
     def look(self) -> Nanos:
