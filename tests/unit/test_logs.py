@@ -262,6 +262,20 @@ def test_a_registered_value_never_survives(secret: str, before: str, after: str)
     assert repr(secret.strip())[1:-1] not in secrets.hide(repr(before + secret + after)).replace(REDACTED, "\x00")
 
 
+def test_a_secret_that_begins_another_does_not_leave_its_end() -> None:
+    """Of two values, one the beginning of the other, the longer is taken out whole, whatever their order."""
+    for values in (["abcdef", "abcdefghij"], ["abcdefghij", "abcdef"]):
+        assert Secrets(values).hide("<abcdefghij> <abcdef>") == f"<{REDACTED}> <{REDACTED}>"
+
+
+@pytest.mark.parametrize("shift", range(0, 40, 3))
+def test_no_part_of_a_secret_is_left_where_a_text_is_cut(shift: int) -> None:
+    """A text is cut to its bound without showing the beginning of a value that reaches over the cut."""
+    shown = make_plain("." * shift + (CANARY + " ") * 2000, Secrets([CANARY]))
+    assert "c4n" not in shown
+    assert shown.startswith("." * shift + REDACTED)
+
+
 def test_locals_are_in_no_traceback(paper: Paper) -> None:
     """A traceback names files, lines and functions, and shows no variable."""
     with logs_on(paper):
@@ -342,6 +356,13 @@ def test_any_value_makes_one_bounded_line(value: Any, paper: Paper) -> None:
     assert text.count("\n") == 1
     assert len(text) <= LINE_MOST + 1
     assert json.loads(text)["event"] == "seen"
+
+
+def test_only_the_beginning_of_a_collection_is_shown() -> None:
+    """A hundred items are shown, and how many there were."""
+    assert make_plain(list(range(1000)), Secrets())[99:] == [99, "... (1000 items)"]
+    shown = make_plain({n: n for n in range(1000)}, Secrets())
+    assert (len(shown), shown["99"], shown["..."]) == (101, 99, 1000)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
