@@ -33,7 +33,7 @@ from bot.app.report_html import (
     when,
 )
 from bot.app.report_material import DYNAMIC, Doc, Hedge, Material, is_hedged, total_cost
-from bot.app.report_strategies import strategies_section, stress_section
+from bot.app.report_strategies import considerations_section, strategies_section, stress_section
 from bot.domain.orders import Fill
 from bot.domain.units import Nanos, iso, parse_instant, parse_span
 
@@ -47,6 +47,7 @@ def render(m: Material) -> str:
         ("attribution", "Attribution", attribution_section(m)),
         ("cost", "Cost", cost_section(m)),
         *([("strategies", "Strategies", strategies_section(m))] if m.doc.get("strategies") else []),
+        *([("considerations", "Considerations", considerations_section(m))] if m.doc.get("considerations") else []),
         *([("stress", "Stress", stress_section(m))] if m.doc.get("stress") else []),
         ("book", "Book", book_section(m)),
         ("decisions", "Decisions", decisions_section(m)),
@@ -81,11 +82,22 @@ def headline(m: Material) -> str:
         others = [n for n in winners if n != DYNAMIC]
         second = max(value for name, value in totals.items() if name not in winners)
         level = f"level with {names(others)}" if others else f"{money(best - second)} more than the next"
-        return f"Dynamic hedging won: {money(mine)} {currency}, {level}"
+        return f"{_mine(m)} won: {money(mine)} {currency}, {level}"
     verb = "won" if len(winners) == 1 else "tied for best"
-    who = {"none": "not hedging", "static": "the static hedge"}
+    cash = _held_cash(m)
+    who = {"none": "cash alone" if cash else "not hedging", "static": "acting once" if cash else "the static hedge"}
     said = names([who.get(name, name) for name in winners])
-    return f"{capital(said)} {verb}: {money(best)} {currency} against {money(mine)} for dynamic hedging"
+    mine_by_name = _mine(m)[0].lower() + _mine(m)[1:]
+    return f"{capital(said)} {verb}: {money(best)} {currency} against {money(mine)} for {mine_by_name}"
+
+
+def _held_cash(m: Material) -> bool:
+    """True where nobody brought a book: what `none` holds is cash, and no book that goes unhedged."""
+    return "none" in m.accounts and bool(m.book("none").get("cash_only"))
+
+
+def _mine(m: Material) -> str:
+    return "The strategies" if _held_cash(m) else "Dynamic hedging"
 
 
 def header(m: Material) -> Markup:

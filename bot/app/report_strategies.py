@@ -91,6 +91,56 @@ def worded(value: float | str | None) -> str:
     return figure(value, min(max(digits, 2), 10)).rstrip("0").rstrip(".")
 
 
+# --------------------------------------------------------------------------- considerations
+
+WORDED: Final = (
+    ("transaction_cost", "total", "transaction cost"),
+    ("transaction_cost", "bp_of_turnover", "transaction cost, bp of turnover"),
+    ("frequency", "orders", "orders"),
+    ("frequency", "orders_a_day", "orders a day"),
+    ("liquidity", "largest_order_over_display", "largest order over displayed size"),
+    ("liquidity", "median_order_over_display", "median order over displayed size"),
+    ("liquidity", "orders_beyond_display", "orders beyond displayed size"),
+    ("liquidity", "orders_without_display", "orders where no size was displayed"),
+    ("execution", "median_seconds", "median seconds from order to fill"),
+    ("execution", "longest_seconds", "longest seconds from order to fill"),
+    ("execution", "delay_cost", "cost of the delay"),
+    ("slippage", "total", "slippage against the middle at the decision"),
+    ("slippage", "bp_of_turnover", "slippage, bp of turnover"),
+    ("upside", "of", "upside given up, against"),
+    ("upside", "given_up", "upside given up"),
+    ("upside", "gains", "of gains of"),
+    ("model", "delta", "model risk: options' delta by the model"),
+    ("model", "delta_second_pricer", "options' delta by a second pricer"),
+    ("model", "delta_at_bid_vols", "options' delta with vols of bids"),
+    ("model", "delta_at_ask_vols", "options' delta with vols of asks"),
+    ("model", "value", "options' value by the model"),
+    ("model", "value_second_pricer", "options' value by a second pricer"),
+    ("model", "value_at_bids", "options' value at bids"),
+    ("model", "value_at_asks", "options' value at asks"),
+    ("counterparty", "largest", "most that one counterparty owed"),
+    ("counterparty", "name", "which"),
+)
+"""Keys of the result's considerations and how the page calls them."""
+
+
+def considerations_section(m: Material) -> Markup:
+    """What dynamic hedging is warned of, as numbers, for every account that traded."""
+    told: Mapping[str, Any] = m.doc.get("considerations", {})
+    accounts = [name for name in m.accounts if name in told]
+    rows = []
+    for group, key, word in WORDED:
+        found = [(told[name].get(group) or {}).get(key) for name in accounts]
+        if any(value is not None for value in found):
+            rows.append([word, *(worded(value) for value in found)])
+    words = f"Money in {m.currency}. Model figures are of the options held at the instant of the stress tables; what was not "
+    words += "measured is a dash or left out."
+    if not rows:
+        return section("considerations", "Considerations", tag("p", "Nothing was traded."))
+    shown = table([Column("", "l"), *(Column(name) for name in accounts)], rows)
+    return section("considerations", "What hedging is warned of, in numbers", tag("p", words), shown)
+
+
 # --------------------------------------------------------------------------- stress
 
 

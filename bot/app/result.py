@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bot import __version__
 from bot.app import config as configs
+from bot.app.considerations import considerations
 from bot.app.counterparties import exposures
 from bot.app.stress import stress
 from bot.app.wiring import Run
@@ -40,6 +41,7 @@ def document(run: Run, *, timing: Mapping[str, float]) -> dict[str, Any]:
     intervals = intervals_of(run)
     books = {account.name: _book(run, account, intervals[account.name]) for account in run.accounts}
     dynamic = run.accounts[0]
+    shifts, owed = stress(run), exposures(run)
     return {
         "schema": SCHEMA,
         "run_id": run.run_id,
@@ -55,9 +57,10 @@ def document(run: Run, *, timing: Mapping[str, float]) -> dict[str, Any]:
         "skipped": dict(sorted(dynamic.skips.items())),
         "books": books,
         "strategies": _strategies(run),
-        "stress": stress(run),
+        "stress": shifts,
+        "considerations": considerations(run, books, shifts, owed),
         "legs": _legs(run),
-        "counterparties": exposures(run),
+        "counterparties": owed,
         "gamma_rent": _gamma_rent(run, intervals["dynamic"]),
         "days": _days(run, intervals["dynamic"]),
         "verdict": _verdict(books),
@@ -176,6 +179,7 @@ def _book(run: Run, account: Account, intervals: attributions.Intervals) -> dict
         "policy": [
             getattr(getattr(slot.strategy, "policy", None), "name", slot.strategy.name) for slot in account.slots
         ],
+        "cash_only": not account.opened and not account.fill_count,
         "disabled": [slot.disabled for slot in account.slots if slot.disabled],
     }
 
@@ -386,6 +390,7 @@ def _verdict(books: Mapping[str, Mapping[str, Any]]) -> list[str]:
             name: book["pnl"]["spread_cost"] + book["pnl"]["commission"] + book["pnl"]["impact"]
             for name, book in books.items()
         },
+        cash_only=books["none"]["cash_only"],
     )
 
 

@@ -68,7 +68,7 @@ def _of_account(run: Run, account: Account, table: Table) -> dict[str, Any]:
     for slot in account.slots:
         strategy = slot.strategy.inner if isinstance(slot.strategy, Once) else slot.strategy
         name = strategy.name
-        own = {key for key, askers in account.askers.items() if name in askers}
+        own = {key for key, askers in account.noted.askers.items() if name in askers}
         without = {key: 0.0 if _is_over(run, key, now) else brought.get(key, 0.0) for key in own}
         traded = {key: held.get(key, 0.0) - then for key, then in without.items() if held.get(key, 0.0) != then}
         if not traded:
@@ -78,7 +78,7 @@ def _of_account(run: Run, account: Account, table: Table) -> dict[str, Any]:
             mine = {key: held.get(key, 0.0) for key in own}
             without |= strategy.unprotected(mine, worth, {key: moves.price(key) for key in own})
         before = moves.of({**held, **without})
-        shared = sorted({other for key in traded for other in account.askers[key]} - {name})
+        shared = sorted({other for key in traded for other in account.noted.askers[key]} - {name})
         shown[name] = {
             "traded": dict(sorted(traded.items())),
             "without": {key: quantity for key, quantity in sorted(without.items()) if quantity},
@@ -138,7 +138,7 @@ def _fullest(run: Run, account: Account, table: Table, brought: Mapping[str, flo
     """The report sample at which most was held beyond what was brought, by what it stands for in money; None: never any."""
     size = np.zeros(len(table.instants))
     states = table.tracks[account.name].states
-    for key in account.askers:
+    for key in account.noted.askers:
         item = run.universe.get(key)
         price = _price_path(run, table, item)
         held = states.held(key)

@@ -110,6 +110,21 @@ class OrderState:
         return self.order.quantity - self.filled
 
 
+class Noted:
+    """What an account notes beside its books: it decides nothing and is no fact.
+
+    `halts` by instrument the last that its venue told of; `askers` by instrument the strategies that ever wanted another
+    quantity of it; `needs` each order's size over the size displayed on its side as it left, NaN where none was; `waits`
+    the time from each fill's order to the fill.
+    """
+
+    def __init__(self) -> None:
+        self.halts: dict[str, Pause] = {}
+        self.askers: dict[str, dict[str, None]] = {}
+        self.needs: list[float] = []
+        self.waits: list[Nanos] = []
+
+
 class Slot:
     """A strategy in an account, with its book, its quiet box and its view."""
 
@@ -167,10 +182,7 @@ class Account:
         self.targets: dict[tuple[str, str], Decimal] = {}
         self.opened: dict[tuple[str, str], Decimal] = {}
         self.frozen: dict[str, str] = {}
-        self.askers: dict[str, dict[str, None]] = {}
-        """By instrument, the strategies that ever wanted to hold another quantity of it."""
-        self.halts: dict[str, Pause] = {}
-        """The last halt of each instrument that its venue told of."""
+        self.noted = Noted()
         self.causes: dict[str, dict[str, str]] = {}
         self.refusals: dict[str, int] = {}
         self.skips: dict[str, int] = {}
@@ -320,7 +332,7 @@ class Account:
                     line = self._scaled(key, line, self.gate.scale)  # noqa: PLW2901  the line that is traded
                 if self.targets.get(key) != line.quantity:
                     self.targets[key] = line.quantity
-                    self.askers.setdefault(line.instrument, {})[slot.strategy.name] = None
+                    self.noted.askers.setdefault(line.instrument, {})[slot.strategy.name] = None
                     self._record_target(slot, target, line)
                 touched[line.instrument] = target
         for instrument, target in sorted(touched.items()):
@@ -455,6 +467,7 @@ class Account:
         self.order_count += 1
         self.order_version += 1
         self.orders[order.id] = OrderState(order, self.gate.kill.rung)
+        self._note_need(order)
         self.open_ids[order.id] = None
         self.pending.append(Ordered(account=self.name, order=order))
         self.gate.note_sent(order)
@@ -659,9 +672,16 @@ class Account:
             return
         raise HaltedError(f"account {self.name}: fill {fill.id} of order {order.id} {found}")
 
+    def _note_need(self, order: Order) -> None:
+        """How much of the displayed size an order asks for."""
+        k = self.universe.index(order.instrument)
+        shown = self.marks.ask_sizes[k] if order.quantity > 0 else self.marks.bid_sizes[k]
+        self.noted.needs.append(abs(float(order.quantity)) / shown if shown > 0.0 else NAN)
+
     def _note_delay(self, order: Order, event: Filled) -> None:
         """What the market moved against us between decision and fill, in money."""
         fill, reference = event.fill, order.reference
+        self.noted.waits.append(fill.ts - order.ts)
         if reference is None or reference.bid is None or reference.ask is None:
             return
         decided = (decimal_of(reference.bid) + decimal_of(reference.ask)) / 2
@@ -998,7 +1018,7 @@ class View:
 
     def last_halt(self, instrument: str) -> Pause | None:
         """The last halt of an instrument, or of its underlying, that its venue told of."""
-        halts = self._account.halts
+        halts = self._account.noted.halts
         own = halts.get(instrument)
         return own if own is not None else halts.get(self._account.underlying_of(self.universe.get(instrument)))
 

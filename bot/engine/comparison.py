@@ -103,8 +103,19 @@ def assess(instants: Sequence[Nanos], pnl: Floats, *, start: Nanos, end: Nanos, 
     )
 
 
-def verdict(totals: Mapping[str, float], stds: Mapping[str, float | None], costs: Mapping[str, float]) -> list[str]:
-    """Who won, who was least risky and what hedging cost, in plain words; ties are said to be ties."""
+def verdict(
+    totals: Mapping[str, float],
+    stds: Mapping[str, float | None],
+    costs: Mapping[str, float],
+    *,
+    cash_only: bool = False,
+) -> list[str]:
+    """Who won, who was least risky and what hedging cost, in plain words; ties are said to be ties.
+
+    `cash_only` True: nobody brought a book, so account `none` holds cash and nothing else; it is no book to be hedged.
+    """
+    if cash_only:
+        stds = {name: value for name, value in stds.items() if name != "none"}
     best = max(totals.values())
     winners = [name for name, value in totals.items() if value == best]
     lines = [
@@ -124,9 +135,10 @@ def verdict(totals: Mapping[str, float], stds: Mapping[str, float | None], costs
     if hedged:
         low = min(hedged.values())
         cheap = [name for name, value in hedged.items() if value == low]
-        lines.append(f"Cheapest hedge: {_names(cheap)}, {low:,.2f} in costs.")
+        what = "Cheapest" if cash_only else "Cheapest hedge"
+        lines.append(f"{what}: {_names(cheap)}, {low:,.2f} in costs.")
     if "dynamic" in totals:
-        lines += _judge(totals, known)
+        lines += _judge_against_cash(totals) if cash_only else _judge(totals, known)
     return lines
 
 
@@ -145,6 +157,19 @@ def _judge(totals: Mapping[str, float], stds: Mapping[str, float]) -> list[str]:
         change = 1.0 - stds["dynamic"] / stds["none"]
         way = "lower" if change >= 0 else "HIGHER"
         lines.append(f"Its P&L swings were {abs(change):.0%} {way} than those of the unhedged book.")
+    return lines
+
+
+def _judge_against_cash(totals: Mapping[str, float]) -> list[str]:
+    """The strategies against having acted once, and against the cash they began with."""
+    lines: list[str] = []
+    for other, word in (
+        ("static", "than acting once and holding on"),
+        ("none", "than cash alone, which is all none holds"),
+    ):
+        gap = totals["dynamic"] - totals[other] if other in totals else 0.0
+        if gap:
+            lines.append(f"The strategies made {abs(gap):,.2f} {'more' if gap > 0 else 'less'} {word}.")
     return lines
 
 

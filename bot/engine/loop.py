@@ -543,11 +543,11 @@ class Loop:
         for account in self.accounts:
             if halted:
                 account.freeze(instrument, "halted", f"{instrument} is halted")
-                account.halts[instrument] = Pause(self.now, FOREVER, halt=True)
+                account.noted.halts[instrument] = Pause(self.now, FOREVER, halt=True)
             else:
                 account.thaw(instrument, "halted")
-                began = account.halts.get(instrument)
-                account.halts[instrument] = Pause(self.now if began is None else began.start, self.now, halt=True)
+                began = account.noted.halts.get(instrument)
+                account.noted.halts[instrument] = Pause(self.now if began is None else began.start, self.now, halt=True)
             self._hold_venue(account, instrument)
         self._end_boxes()  # whoever has a plan for halts looks at the next price
 

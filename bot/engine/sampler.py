@@ -470,6 +470,11 @@ class Sampler:
         model = np.asarray(units.price[:, 0])
         return model if self._valuation.settings.marks_at == "model" else np.where(np.isnan(path), model, path)
 
+    def quotes(self, instrument: str) -> tuple[Floats, Floats]:
+        """Bid and ask of an instrument at every sample that kept them, NaN elsewhere. Shape: each (samples,)."""
+        k = self._universe.index(instrument)
+        return self._column(0, k), self._column(1, k)
+
     def spot_path(self, underlying: str) -> Floats:
         """The price options on an underlying are valued at, at every sample, carried. Shape: (samples,)."""
         known = self._spots.get(underlying)
