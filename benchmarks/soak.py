@@ -59,7 +59,7 @@ def main() -> int:
     arguments = parser.parse_args()
     samples: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--rate", str(arguments.rate), "--cut-every", str(arguments.cut_every), "--vol", "0.5"]
+        words = ["--rate", str(arguments.rate), "--cut-every", str(arguments.cut_every), "--vol", "3.0"]
         with Stage(Path(folder), *words) as stage:
             daemon = stage.start()
             stage.wait_ready()
