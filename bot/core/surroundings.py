@@ -17,10 +17,13 @@ from bot.pricing.room import LEAST_SHARE, SAFE, Bounds, Extent, cut, extent_with
 
 Interval: TypeAlias = tuple[float, float]
 
-ROUNDS: Final = 5
+ROUNDS: Final = 6
 """How often a box is proposed at most; the widest that holds is taken."""
 SHRINK: Final = 0.3
 """What is left of a proposal that allows nothing."""
+NEAREST: Final = 1e-6
+"""The share of the widest box in which the slopes are those at the price itself."""
+NOTHING: Final = Extent(0.0, 0.0, 0.0)
 GROW: Final = 2.0
 """How many times the last box the first proposal is."""
 ENOUGH: Final = 0.7
@@ -99,17 +102,23 @@ def widest(spot: float, ask: Ask, limits: Limits, first: Extent | None = None) -
     `first` is where to begin to look, as a rule twice the last reach.
     """
     most = Extent(spot - limits.low, limits.high - spot, limits.years)
-    best = Extent(0.0, 0.0, 0.0)
-    if not (most.below > 0.0 and most.above > 0.0 and most.years > 0.0):
+    best = NOTHING
+    if not _is_open(most):
         return best
-    tried = most if first is None else cut(first, most)
+    tried, probed = (most if first is None else cut(first, most)), False
     for _ in range(ROUNDS):
-        found = ask(spot - tried.below, spot + tried.above, tried.years)
-        free = Extent(0.0, 0.0, 0.0) if found is None else _free(tried, *found)
+        free = _free(spot, ask, tried)
         here = cut(tried, free)
         best = wider_of(best, here)
-        if not (here.below > 0.0 and here.above > 0.0 and here.years > 0.0):
-            tried = Extent(SHRINK * tried.below, SHRINK * tried.above, SHRINK * tried.years)
+        if not _is_open(here):
+            if (
+                not probed
+            ):  # what the slopes at the very price allow, the band standing still, is a better place to look
+                probed, near = True, _free(spot, ask, _scaled(most, NEAREST))
+                if not _is_open(near):
+                    break
+                free = near
+            tried = cut(_scaled(tried, SHRINK), _scaled(free, 0.5)) if _is_open(free) else _scaled(tried, SHRINK)
             continue
         after = cut(Extent(*(0.5 * (a + b) for a, b in zip(tried, free, strict=True))), most)
         if all(ENOUGH * b <= a for a, b in zip(here, after, strict=True)):
@@ -118,8 +127,20 @@ def widest(spot: float, ask: Ask, limits: Limits, first: Extent | None = None) -
     return best
 
 
-def _free(tried: Extent, bounds: Bounds, rise: float, fall: float) -> Extent:
-    up, down = SAFE * rise, SAFE * fall
+def _is_open(extent: Extent) -> bool:
+    return extent.below > 0.0 and extent.above > 0.0 and extent.years > 0.0
+
+
+def _scaled(extent: Extent, by: float) -> Extent:
+    return Extent(by * extent.below, by * extent.above, by * extent.years)
+
+
+def _free(spot: float, ask: Ask, tried: Extent) -> Extent:
+    """What the bounds on a proposal allow; nothing where there are none or no room is left in it."""
+    found = ask(spot - tried.below, spot + tried.above, tried.years)
+    if found is None:
+        return NOTHING
+    bounds, up, down = found[0], SAFE * found[1], SAFE * found[2]
     if math.isnan(bounds.gamma_lo) or not min(up, down) > LEAST_SHARE * bounds.gross:
-        return Extent(0.0, 0.0, 0.0)
+        return NOTHING
     return extent_within(bounds, tried.years, (up, down))
