@@ -34,6 +34,9 @@ TOKEN_BYTES = 32
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JSON_TYPE = "application/json"
 
+STATUS_MOST = 10_000
+"""Rows of one table on the status page: a book has more contracts than a log line has room."""
+
 LEVELS = ("alert", "no_new_risk", "hedge_only", "cancel_all", "flatten")
 
 
@@ -352,7 +355,7 @@ class Doorkeeper:
             if path == "/metrics":
                 return Answer(200, routes.metrics(), METRICS_TYPE)
             if path == "/status":
-                return Answer(200, msgspec.json.encode(make_plain(routes.status(), self._secrets)))
+                return Answer(200, msgspec.json.encode(make_plain(routes.status(), self._secrets, most=STATUS_MOST)))
             why = routes.healthy() if path == "/healthz" else routes.ready()
             return Answer(
                 503 if why else 200, msgspec.json.encode({"ok": not why, "why": make_plain(why, self._secrets)})

@@ -162,8 +162,8 @@ def _cut(text: str, secrets: Secrets) -> str:
     return shown
 
 
-def make_plain(value: Any, secrets: Secrets, depth: int = 0) -> Any:
-    """The value as text, numbers, lists and dicts, without secrets, bounded in depth, items and length."""
+def make_plain(value: Any, secrets: Secrets, depth: int = 0, *, most: int = ITEMS_MOST) -> Any:
+    """The value as text, numbers, lists and dicts, without secrets, bounded in depth, in `most` items and in length."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -175,14 +175,14 @@ def make_plain(value: Any, secrets: Secrets, depth: int = 0) -> Any:
     if depth < DEPTH_MOST and isinstance(value, Mapping):
         items = list(value.items())
         plain = {}
-        for key, item in items[:ITEMS_MOST]:
+        for key, item in items[:most]:
             name, secret = secrets.name(str(key))
-            plain[name] = REDACTED if secret else make_plain(item, secrets, depth + 1)
-        return plain if len(items) <= ITEMS_MOST else {**plain, "...": len(items)}
+            plain[name] = REDACTED if secret else make_plain(item, secrets, depth + 1, most=most)
+        return plain if len(items) <= most else {**plain, "...": len(items)}
     if depth < DEPTH_MOST and isinstance(value, list | tuple | set | frozenset):
         several = list(value)
-        made = [make_plain(item, secrets, depth + 1) for item in several[:ITEMS_MOST]]
-        return made if len(several) <= ITEMS_MOST else [*made, f"... ({len(several)} items)"]
+        made = [make_plain(item, secrets, depth + 1, most=most) for item in several[:most]]
+        return made if len(several) <= most else [*made, f"... ({len(several)} items)"]
     return _clean(_shown(value), secrets)
 
 

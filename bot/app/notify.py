@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn
 
@@ -134,17 +135,27 @@ def below(read: Callable[[], float], most: float, what: str) -> Check:
     return check
 
 
-def moving(read: Callable[[], int], what: str, *, idle: Callable[[], bool] = lambda: False) -> Check:
-    """A check that a counter has moved since it was last asked, or that its owner has nothing to do.
+def moving(
+    read: Callable[[], int],
+    what: str,
+    *,
+    idle: Callable[[], bool] = lambda: False,
+    patience: float = 5.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Check:
+    """A check that a counter, which only rises, moved within `patience` seconds of `clock`, or its owner has nothing to do.
 
-    The first time it passes: there is nothing to compare with.
+    It may be asked as often as anybody likes: two looks in one instant find nothing wrong with a counter between two turns.
     """
     last: int | None = None
+    moved = 0.0
 
     def check() -> str | None:
-        nonlocal last
-        before, last = last, read()
-        return None if before != last or idle() else f"{what} stands still at {last}"
+        nonlocal last, moved
+        before, last, now = last, read(), clock()
+        if before != last or idle():
+            moved = now
+        return None if now - moved <= patience else f"{what} stands still at {last} for {now - moved:.1f} s"
 
     return check
 

@@ -363,6 +363,7 @@ def test_only_the_beginning_of_a_collection_is_shown() -> None:
     assert make_plain(list(range(1000)), Secrets())[99:] == [99, "... (1000 items)"]
     shown = make_plain({n: n for n in range(1000)}, Secrets())
     assert (len(shown), shown["99"], shown["..."]) == (101, 99, 1000)
+    assert len(make_plain({"positions": {n: [n] for n in range(1000)}}, Secrets(), most=1000)["positions"]) == 1000
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),

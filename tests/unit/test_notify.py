@@ -191,16 +191,33 @@ def test_a_reading_is_healthy_up_to_its_bound() -> None:
 
 
 def test_a_counter_must_move_unless_there_is_nothing_to_do() -> None:
-    """A hedger that stands still is ill, unless it is idle; moving again heals it."""
-    turns, idle = [5], [False]
-    check = moving(lambda: turns[0], "hedger", idle=lambda: idle[0])
+    """A hedger that has not moved for five seconds is ill, unless it is idle; moving again heals it."""
+    turns, idle, now = [5], [False], [100.0]
+    check = moving(lambda: turns[0], "hedger", idle=lambda: idle[0], clock=lambda: now[0])
     assert check() is None
-    assert check() == "hedger stands still at 5"
+    now[0] = 105.0
+    assert check() is None
+    now[0] = 105.5
+    assert check() == "hedger stands still at 5 for 5.5 s"
     idle[0] = True
     assert check() is None
     idle[0] = False
+    now[0] = 110.5
+    assert check() is None
+    now[0] = 111.0
+    assert check() is not None
     turns[0] = 6
     assert check() is None
+
+
+def test_asking_often_makes_nobody_ill() -> None:
+    """A thousand looks in one instant, between two turns of a slow loop, find nothing wrong."""
+    turns, now = [5], [0.0]
+    check = moving(lambda: turns[0], "hedger", clock=lambda: now[0])
+    for second in range(20):
+        now[0] = float(second)
+        turns[0] += second % 2
+        assert {check() for _ in range(1000)} == {None}
 
 
 def test_a_watchdog_without_a_period_is_refused() -> None:
