@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test quick fuzz static unit replay real simulation faults lint types floors format bench setup clean help
+.PHONY: run test quick fuzz static unit replay real simulation faults battery lint types floors format bench setup clean help
 
 help:
 	@echo "make run | test | quick | static | real | bench | format | clean"
@@ -60,8 +60,17 @@ simulation: $(READY)
 faults: $(READY)
 	$(BIN)/pytest tests/faults -n 4
 
+# Before a release: the same proofs in larger amounts, days of ticks, and an hour left alone. About four hours.
+battery: $(READY)
+	EVENKEEL_KILLS=2000 $(BIN)/pytest tests/faults -n 4
+	EVENKEEL_SEEDS=20000 $(BIN)/pytest tests/simulation -n 2
+	$(BIN)/python benchmarks/gate.py
+	$(BIN)/python benchmarks/live.py --rate 500 --seconds 60
+	$(BIN)/python benchmarks/days.py --hours 72
+	$(BIN)/python benchmarks/soak.py --minutes 60
+
 bench: $(READY)
-	$(BIN)/python benchmarks/replay.py
+	$(BIN)/python -m benchmarks.suite
 	$(BIN)/python benchmarks/pricing.py
 	$(BIN)/python benchmarks/pricing_american.py
 	$(BIN)/python benchmarks/pricing_convertible.py

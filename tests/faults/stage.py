@@ -102,10 +102,12 @@ class Stage:
 
     # ------------------------------------------------------------------ the daemon
 
-    def start(self, *, config: str = "live.toml", **environment: str) -> subprocess.Popen[bytes]:
-        """A daemon process over the stage's journal."""
+    def start(
+        self, *, config: str = "live.toml", log_to: Path | None = None, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """A daemon process over the stage's journal, its log in the stage's folder unless told."""
         words = [sys.executable, "-m", "bot.app.cli", "run", config]
-        with (self.folder / "daemon.log").open("ab") as log:
+        with (log_to or self.folder / "daemon.log").open("ab") as log:
             self.daemon = subprocess.Popen(
                 words, cwd=self.folder, stdout=log, stderr=log, env={**os.environ, **environment}
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import resource
 import shutil
@@ -9,6 +11,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from bot.app.words import leave_word
 from bot.engine.facts import Ordered
@@ -145,6 +148,24 @@ def test_a_feed_that_stops_stops_orders(tmp_path: Path) -> None:
         for order in orders:
             assert order.reference is not None
             assert order.ts - order.reference.ts <= 1_000_000_000
+        assert compare(stage).ours == compare(stage).theirs
+
+
+@pytest.mark.parametrize("reader", ["full disk", "asleep"])
+def test_a_log_that_nobody_takes_stops_nothing(reader: str, tmp_path: Path) -> None:
+    """With its log on a full disk, or in a pipe whose reader sleeps, the daemon trades and ends as ever."""
+    where = Path("/dev/full")
+    if reader == "asleep":
+        where = tmp_path / "pipe"
+        os.mkfifo(where)
+        asleep = os.open(where, os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(asleep, fcntl.F_SETPIPE_SZ, 4096)
+    with Stage(tmp_path, "--reject", "0.3") as stage:
+        stage.start(log_to=where)
+        stage.wait_ready()
+        fills = len(stage.ledger().fills)
+        stage.wait_for(lambda _: len(stage.ledger().fills) > fills + 5, seconds=60.0)
+        assert stage.stop() == 0
         assert compare(stage).ours == compare(stage).theirs
 
 
