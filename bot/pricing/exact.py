@@ -53,7 +53,7 @@ FINER: Final = 4
 """How many times finer the rows are on which a payoff enters."""
 MARGIN: Final = 6
 """Columns beyond the last edges in which the next ones are looked for first."""
-LOT_COLUMNS: Final = 1000
+LOT_COLUMNS: Final = 512
 """More lots than this across the book's deltas are no lots: holdings are then continuous."""
 FEW_LOTS: Final = 100
 """Up to so many lots across the book's deltas rows are twice as many, up to FEWER_LOTS, without a ticket fee, four times."""
@@ -61,13 +61,12 @@ FEWER_LOTS: Final = 50
 UNIT_COLUMNS: Final = 200
 """Columns across the largest single jump of the payoff's slope; a book of many has up to MOST_COLUMNS."""
 MOST_COLUMNS: Final = 512
+MOST_CLOSING: Final = 1.25
+"""Holdings go no farther beyond the book's deltas than this, however dear closing is."""
 CUT_RULES: Final = 60.0
 """Steepness from which the cut alone rules, so that more rows would say no more."""
 CUT_TELLS: Final = 8.0
 """Steepness from which it can be told in the price."""
-STEEPEST: Final = 250.0
-"""Where a loss may change by more logarithms than this within a step, sums are taken with more care, and slower."""
-
 BUY, BUY_VALUE, SELL, SELL_VALUE, LOW, HIGH = range(6)
 """Columns of an edge table, as in `exact_kernels`."""
 
@@ -316,17 +315,29 @@ def _holdings(problem: Problem, lo: float, hi: float, columns: int | None) -> tu
     span = hi - lo
     if span <= 0.0:
         lo, hi, span = 0.0, 1.0, 1.0
+    most = _with_closing(problem, hi)
     lot = problem.lot
     if lot > 0.0 and span / lot <= LOT_COLUMNS:
-        below, above = math.ceil(-lo / lot - 1e-9), math.ceil(hi / lot - 1e-9)
+        below, above = math.ceil(-lo / lot - 1e-9), math.ceil(most / lot - 1e-9)
         if below + above < 1:
             above = 1
         return lots_between(-below, above, lot), below, True
     step = span / (columns_for(problem, span) if columns is None else columns)
-    below, above = math.ceil(-lo / step - 1e-9), math.ceil(hi / step - 1e-9)
+    below, above = math.ceil(-lo / step - 1e-9), math.ceil(most / step - 1e-9)
     below = max(below, 4) if below else 0
     above = max(above, 4) if above else 0
     return np.arange(-float(below), above + 0.5) * step, below, False
+
+
+def _with_closing(problem: Problem, most: float) -> float:
+    """The holding that is worth the book's greatest delta after its own closing trade, D / (1 - cost).
+
+    Who may hold no more than D owes cost x S at the end however far the price has risen, and under exponential utility the
+    farthest price then rules his own: with dear closing or a wide range of prices it grew without end.
+    """
+    if not problem.charge_close or most <= 0.0:
+        return most
+    return most * min(1.0 / (1.0 - problem.cost), MOST_CLOSING)
 
 
 def lots_between(least: int, most: int, lot: float) -> Array:
@@ -475,22 +486,21 @@ def fill_rows(
 
 
 class Steps(NamedTuple):
-    """The moves of the induction, compiled or readable; `expect_steep` is `expect` for exponents of any size."""
+    """The moves of the induction, compiled or readable."""
 
     expect: Callable[..., None]
-    expect_steep: Callable[..., None]
     decide_rows: Callable[..., int]
     fill_rows: Callable[..., None]
 
 
-READABLE: Final = Steps(expect, expect, decide_rows, fill_rows)
+READABLE: Final = Steps(expect, decide_rows, fill_rows)
 
 
 def compiled_steps() -> Steps:
     """The compiled moves; the compiler is imported by those who solve."""
     from bot.pricing import exact_kernels as kernels  # noqa: PLC0415  as said
 
-    return Steps(kernels.expect, kernels.expect_steep, kernels.decide_rows, kernels.fill_rows)
+    return Steps(kernels.expect, kernels.decide_rows, kernels.fill_rows)
 
 
 # ------------------------------------------------------------------------------------------------ the induction
@@ -550,9 +560,14 @@ class March:
         return self.G_next
 
     def settle(self, J: Array) -> None:
-        """Take J of this date, before anything that falls due. Shape: (rows, columns)."""
-        grid = self.grid
-        _extend(self.J, J, grid.S, grid.y, grid.cost, grid.pad)
+        """Take J of this date, before anything that falls due; a price that leaves the rows stops. Shape: (rows, columns).
+
+        A rule that is off by a little at the farthest row would otherwise owe it anew at every step beyond.
+        """
+        pad = self.grid.pad
+        self.J[pad:-pad] = J
+        for rows, end in ((slice(None, pad), 0), (slice(-pad, None), -1)):
+            self.J[rows] = J[end] + self.grid.y * (self._padded[rows, None] - self.grid.S[end])
 
     def _find_edges(self, first: Columns, last: Columns, *, whole: bool) -> int:
         grid, date = self.grid, self.date - 1
@@ -589,7 +604,7 @@ class March:
         """G of the date before, on the rows of this date; what falls due enters on finer rows."""
         grid = self.grid
         due = grid.payoffs.get(self.date)
-        move = self._move(int(np.max(last - first)))
+        move = self.steps.expect
         if due is None:
             move(self.J, grid.y, self._padded, grid.g, self._weights, 1, grid.pad, first, last, self.G_next)
             return
@@ -601,13 +616,6 @@ class March:
         everything = np.zeros(blocks, dtype=np.int64), np.full(blocks, grid.y.size)
         weights = step_weights(grid.step, grid.per_step * FINER, pad)
         move(J, grid.y, S, grid.g, weights, FINER, pad, *everything, self.G_next)
-
-    def _move(self, columns: int) -> Callable[..., None]:
-        """The expectation that stands the exponents of so many columns: a loss less its hedge is no steeper than they."""
-        grid = self.grid
-        wide = min(1.5 * columns, grid.y.size) * float(grid.y[1] - grid.y[0]) + grid.cost
-        reach = math.expm1((STEP_REACH + 1.0) * grid.step)  # from the middle of a block to the next one's
-        return self.steps.expect_steep if grid.g * wide * reach > STEEPEST else self.steps.expect
 
 
 def _extend(J: Array, inner: Array, S: Array, y: Array, cost: float, pad: int) -> None:

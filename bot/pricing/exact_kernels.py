@@ -70,8 +70,55 @@ def weighted_rows(U: Any, weights: Any, origin: int, start: int, stop: int, lo: 
         f += 1
 
 
+@inlined
+def careful_row(
+    J: Any,
+    y: Array,
+    S: Array,
+    g: float,
+    weights: Array,
+    likely: Array,
+    floor: float,
+    f: int,
+    start: int,
+    lo: int,
+    hi: int,
+    peak: Array,
+    total: Array,
+    out: Any,
+) -> None:
+    """Writes G of row f where exponents would leave the float range: each holding's sum is measured from its own peak.
+
+    `start` is the row of the first weight; `likely` the weights' logarithms, `floor` the least of them that counts.
+    """
+    for k in range(lo, hi):
+        peak[k] = -np.inf
+        total[k] = 0.0
+    for w in range(weights.shape[0]):
+        if weights[w] > 0.0:
+            J_row = J[start + w]
+            spot = S[start + w]
+            for k in range(lo, hi):
+                here = J_row[k] - y[k] * spot
+                peak[k] = here if here > peak[k] else peak[k]
+    for w in range(weights.shape[0]):
+        if weights[w] > 0.0:
+            J_row = J[start + w]
+            spot = S[start + w]
+            nearest = -np.inf
+            for k in range(lo, hi):
+                under = J_row[k] - y[k] * spot - peak[k]
+                nearest = under if under > nearest else nearest
+            if g * nearest + likely[w] < floor:
+                continue
+            for k in range(lo, hi):
+                total[k] += weights[w] * exp_sum(g * (J_row[k] - y[k] * spot - peak[k]), 0.0)
+    for k in range(lo, hi):
+        out[k] = peak[k] + log_quotient(total[k], 1.0) / g + y[k] * S[f]
+
+
 @compiled(numba.types.void(_TABLE_IN, _IN, _IN, _f64, _IN, _i64, _i64, _WHERE, _WHERE, _TABLE_OUT))
-def expect(
+def expect(  # noqa: PLR0915  one kernel: its tables are shared by the two passes over blocks
     J: Array,
     y: Array,
     S: Array,
@@ -86,8 +133,9 @@ def expect(
     """Writes G(S, y) = ln E[exp(g (J(S', y) - y (S' - S)))] / g of every `stride`-th row between the pads.
 
     The expectation is a sum of `weights` over the rows around, one holding at a time. Rows are taken in blocks no shorter
-    than the reach of the weights; exponents are measured from their block's middle row, so that none overflows, and only
-    columns first[block] <= k < last[block] are wanted.
+    than the reach of the weights; exponents are measured from their block's middle row, and only columns
+    first[block] <= k < last[block] are wanted. A block with an exponent that is too large for that (very averse, or very
+    dear rows far out) is summed row by row, with more care and slower.
 
     Shape: J (n, k), y (k,), S (n,), weights (2 pad + 1,), first and last (ceil(n / (pad + 1)),), G ((n - 2 pad) / stride, k).
     """
@@ -95,12 +143,20 @@ def expect(
     length = pad + 1
     blocks = first.shape[0]
     base = np.zeros((blocks, columns))
+    steep = np.zeros(blocks)
     U = np.zeros((rows, columns))
     before = np.empty(columns)
     after = np.empty(columns)
     own = np.empty(columns)
     left = np.empty(columns)
     right = np.empty(columns)
+    worst = np.empty(columns)
+    likely = np.empty(weights.shape[0])
+    floor = 0.0
+    for w in range(weights.shape[0]):
+        likely[w] = np.log(weights[w])
+        floor = min(floor, likely[w]) if weights[w] > 0.0 else floor
+    floor += NEGLIGIBLE
     for b in range(blocks):
         lo, hi = columns, 0
         for a in range(max(b - 1, 0), min(b + 2, blocks)):
@@ -110,90 +166,51 @@ def expect(
         middle = min(b * length + length // 2, rows - 1)
         for k in range(lo, hi):
             base[b, k] = g * (J[middle, k] - y[k] * S[middle])
+            worst[k] = 0.0
         for f in range(b * length, min((b + 1) * length, rows)):
             spot = S[f]
             J_row = J[f]
             U_row = U[f]
             base_row = base[b]
             for k in range(lo, hi):
-                U_row[k] = exp_sum(held_within(g * (J_row[k] - y[k] * spot) - base_row[k]), 0.0)
+                exponent = g * (J_row[k] - y[k] * spot) - base_row[k]
+                size = abs(exponent)
+                worst[k] = size if size > worst[k] else worst[k]
+                U_row[k] = exp_sum(held_within(exponent), 0.0)
+        for k in range(lo, hi):
+            steep[b] = max(steep[b], worst[k])
     for b in range(blocks):
         lo, hi = first[b], last[b]
         if lo >= hi:
             continue
         start, stop = b * length, min((b + 1) * length, rows)
+        most = steep[b]
         for k in range(lo, hi):
-            before[k] = exp_sum(held_within(base[b - 1, k] - base[b, k]), 0.0) if b > 0 else 0.0
-            after[k] = exp_sum(held_within(base[b + 1, k] - base[b, k]), 0.0) if b + 1 < blocks else 0.0
+            to_before = base[b - 1, k] - base[b, k] if b > 0 else 0.0
+            to_after = base[b + 1, k] - base[b, k] if b + 1 < blocks else 0.0
+            most = max(most, abs(to_before), abs(to_after))
+            before[k] = exp_sum(held_within(to_before), 0.0) if b > 0 else 0.0
+            after[k] = exp_sum(held_within(to_after), 0.0) if b + 1 < blocks else 0.0
+        if b > 0:
+            most = max(most, steep[b - 1])
+        if b + 1 < blocks:
+            most = max(most, steep[b + 1])
+        careful = not most < STEEPEST
         for f in range(max(start, pad), min(stop, rows - pad)):
             if (f - pad) % stride != 0:
+                continue
+            G_row = G[(f - pad) // stride]
+            if careful:
+                careful_row(J, y, S, g, weights, likely, floor, f, f - pad, lo, hi, left, right, G_row)
                 continue
             weighted_rows(U, weights, f - pad, f - pad, start, lo, hi, left)
             weighted_rows(U, weights, f - pad, max(start, f - pad), min(stop, f + pad + 1), lo, hi, own)
             weighted_rows(U, weights, f - pad, stop, f + pad + 1, lo, hi, right)
-            G_row = G[(f - pad) // stride]
             base_row = base[b]
             spot = S[f]
             for k in range(lo, hi):
                 mean = own[k] + before[k] * left[k] + after[k] * right[k]
                 G_row[k] = (base_row[k] + log_quotient(mean, 1.0)) / g + y[k] * spot
-
-
-@compiled(numba.types.void(_TABLE_IN, _IN, _IN, _f64, _IN, _i64, _i64, _WHERE, _WHERE, _TABLE_OUT))
-def expect_steep(
-    J: Array,
-    y: Array,
-    S: Array,
-    g: float,
-    weights: Array,
-    stride: int,
-    pad: int,
-    first: NDArray[np.int64],
-    last: NDArray[np.int64],
-    G: Array,
-) -> None:
-    """Writes what `expect` writes where its exponents would leave the float range: each sum is measured from its own peak."""
-    rows, columns = J.shape
-    length = pad + 1
-    peak = np.empty(columns)
-    total = np.empty(columns)
-    likely = np.empty(weights.shape[0])
-    floor = 0.0
-    for w in range(weights.shape[0]):
-        likely[w] = np.log(weights[w])
-        floor = min(floor, likely[w]) if weights[w] > 0.0 else floor
-    floor += NEGLIGIBLE
-    left = np.empty((rows, columns))
-    for f in range(rows):
-        for k in range(columns):
-            left[f, k] = J[f, k] - y[k] * S[f]
-    for b in range(first.shape[0]):
-        lo, hi = first[b], last[b]
-        for f in range(max(b * length, pad), min((b + 1) * length, rows - pad)):
-            if (f - pad) % stride != 0:
-                continue
-            for k in range(lo, hi):
-                peak[k] = -np.inf
-                total[k] = 0.0
-            for w in range(2 * pad + 1):
-                if weights[w] > 0.0:
-                    here = left[f - pad + w]
-                    for k in range(lo, hi):
-                        peak[k] = here[k] if here[k] > peak[k] else peak[k]
-            for w in range(2 * pad + 1):
-                if weights[w] > 0.0:
-                    here = left[f - pad + w]
-                    nearest = -np.inf
-                    for k in range(lo, hi):
-                        under = here[k] - peak[k]
-                        nearest = under if under > nearest else nearest
-                    if g * nearest + likely[w] < floor:
-                        continue
-                    for k in range(lo, hi):
-                        total[k] += weights[w] * exp_sum(g * (here[k] - peak[k]), 0.0)
-            G_row = G[(f - pad) // stride]
-            for k in range(lo, hi):
-                G_row[k] = peak[k] + log_quotient(total[k], 1.0) / g + y[k] * S[f]
 
 
 @inlined

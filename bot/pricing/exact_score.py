@@ -21,7 +21,6 @@ import numpy as np
 from bot.pricing.black import Array
 from bot.pricing.exact import (
     READABLE,
-    STEEPEST,
     STEP_REACH,
     TERM_REACH,
     Columns,
@@ -456,8 +455,7 @@ class _Chain:
             table = self._extended(J, pad, finer) + (due.loss(S) + due.kinks(x, grid.g))[:, None]
         out = np.empty((grid.x.size, y.size))
         blocks = math.ceil(S.size / (pad * finer + 1))
-        spread = (float(np.ptp(y)) + 1.0) * math.expm1((STEP_REACH + 1.0) * s)
-        move = self.move.expect_steep if grid.g * spread > STEEPEST else self.move.expect
+        move = self.move.expect
         weights = step_weights(s, per * finer, pad * finer)
         everything = np.zeros(blocks, dtype=np.int64), np.full(blocks, y.size)
         move(np.ascontiguousarray(table), y, S, grid.g, weights, finer, pad * finer, *everything, out)
@@ -470,21 +468,18 @@ class _Chain:
         return s, per, math.ceil((STEP_REACH + 0.5 * s) * per)
 
     def _wider(self, pad: int, finer: int) -> tuple[Array, Array]:
-        """Log prices and prices with `pad` rows more at either end."""
+        """Log prices with `pad` rows more at either end, and the prices there: one that leaves the rows stops."""
         count = (self.grid.x.size - 1 + 2 * pad) * finer + 1
         x = self.grid.x[0] + (np.arange(count) - pad * finer) * (self.gap / finer)
-        return x, np.exp(x)
+        return x, np.exp(self._stopped(x))
+
+    def _stopped(self, x: Array) -> Array:
+        """Log prices within the rows. Shape: as x."""
+        return np.asarray(np.clip(x, self.grid.x[0], self.grid.x[-1]))
 
     def _extended(self, V: Array, pad: int, finer: int) -> Array:
-        """V, of one column or many, as straight lines in S beyond the grid and by cubics on finer rows."""
-        S = self.grid.S
-        ratio = S[1] / S[0]
-        out = np.arange(1, pad + 1)
-        shape = (-1, *(1,) * (V.ndim - 1))
-        low, high = (V[1] - V[0]) / (S[1] - S[0]), (V[-1] - V[-2]) / (S[-1] - S[-2])
-        before = V[0] + (S[0] * ratio ** -out[::-1] - S[0]).reshape(shape) * low
-        after = V[-1] + (S[-1] * ratio**out - S[-1]).reshape(shape) * high
-        whole = np.concatenate([before, V, after])
+        """V, of one column or many, with its ends beyond the grid and by cubics on finer rows."""
+        whole = np.concatenate([np.repeat(V[:1], pad, axis=0), V, np.repeat(V[-1:], pad, axis=0)])
         if finer == 1:
             return np.asarray(whole)
         return refined(whole, finer) if V.ndim == 2 else refined(whole[:, None], finer)[:, 0]
@@ -496,7 +491,7 @@ class _Chain:
         owed = 0.0 if due is None else due.loss(S) + due.kinks(x, grid.g)
         if later == grid.dates:
             return np.asarray(owed + np.zeros_like(S)), None
-        return np.asarray(owed + self._extended(V, pad, finer)), self._hedges(later, x)
+        return np.asarray(owed + self._extended(V, pad, finer)), self._hedges(later, self._stopped(x))
 
     def _closing(self, S: Array, y: Array) -> Array:
         grid = self.grid

@@ -228,6 +228,23 @@ def test_the_most_averse_pay_no_more_than_the_share(cost: float) -> None:
     assert prices[-1] < 100.0 * (1.0 + 3.0 * cost)
 
 
+@pytest.mark.parametrize("quantity", [-2.0, 2.0])
+@pytest.mark.parametrize("cost", [0.0, 1e-4, 0.01])
+def test_a_wide_range_of_prices_rules_no_price(quantity: float, cost: float) -> None:
+    """At a vol of 1.16 a price grows with aversion, below what holding the whole delta costs, and is what its band scores.
+
+    So far out in the grid the price is 60 times the spot, and utility there some hundred times as steep.
+    """
+    before = -math.inf
+    for g in (20.0, 60.0, 200.0):
+        found = exact.solve([(1, 0.7, quantity)], spot=1.0, vol=1.16, tau=0.2937, cost=cost, risk_aversion=g, dates=63)
+        bound = 2.0 * (1.0 + cost) / (1.0 - cost) if quantity < 0.0 else 0.0
+        assert before <= found.price <= bound
+        if cost > 0.0 or not found.ruled_by_cut:
+            assert exact.evaluate(found.problem, found.rule) == pytest.approx(found.price, abs=2e-4)
+        before = found.price
+
+
 def test_holdings_span_the_book() -> None:
     """The holdings reach every delta the book can have, below 0 and above 1, and 0."""
     assert exact.delta_range(book(legs=[(1, 100, -3), (-1, 90, -2)])) == (-2.0, 3.0)
