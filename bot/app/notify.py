@@ -28,11 +28,13 @@ class Notifier:
             raise ConfigError(f"NOTIFY_SOCKET: expected a path or an abstract name with @, found {address!r}")
         self.sent = 0
         self.lost = 0
+        self.told_ready = False
         self._address = address
         self._socket: socket.socket | None = None
 
     def ready(self, status: str = "ready") -> bool:
         """Tell that the daemon may trade."""
+        self.told_ready = True
         return self.send({"READY": "1", "STATUS": status})
 
     def stopping(self, status: str = "draining") -> bool:
@@ -165,7 +167,11 @@ def _nobody(health: Health) -> None:
 
 
 class Watchdog:
-    """Tells systemd each third of the period that all is well, if it is. `told` hears each change of health."""
+    """Tells systemd each third of the period that all is well, if it is. `told` hears each change of health.
+
+    Until READY is told the same beat asks for one more period to start in: a daemon that waits for the market to open is
+    well, one that hangs at its start is not, and systemd's own watchdog looks only after the start.
+    """
 
     def __init__(
         self,
@@ -188,6 +194,8 @@ class Watchdog:
         health = ask(self._checks)
         if health.ok:
             self._notifier.alive()
+            if not self._notifier.told_ready:
+                self._notifier.extend(self._period)
         if self.last is None or set(health.why) != set(self.last.why):
             self._notifier.status("healthy" if health.ok else "; ".join(f"{k}: {v}" for k, v in health.why.items()))
             self._told(health)

@@ -416,6 +416,13 @@ def test_a_flood_is_refused_and_keeps_nobody_from_the_kill_switch() -> None:
     assert keeper.refused == {429: 451}
 
 
+def test_an_empty_token_passes_no_flood_where_none_is_configured() -> None:
+    """Where there is no token, an empty one is no key to anything, the rate least of all."""
+    keeper = Doorkeeper(House().routes(), HealthOptions())
+    empty = GET._replace(headers={"host": "localhost", "authorization": "Bearer "})
+    assert [keeper.answer(empty, 5.0).status for _ in range(300)].count(200) == 100
+
+
 def test_tokens_cannot_be_guessed_in_numbers() -> None:
     """Ten wrong tokens at once and one a second are looked at; meanwhile the right one is taken, and guessing stays refused."""
     house = House()

@@ -169,6 +169,28 @@ def test_the_watchdog_is_fed_only_while_every_check_passes(ill: str) -> None:
     run(main)
 
 
+def test_a_start_may_wait_for_the_market_but_not_hang() -> None:
+    """Before READY each healthy beat asks for one more period; an ill one asks for none, and after READY nobody does."""
+
+    async def main(world: World) -> None:
+        ill: list[str | None] = [None]
+        notifier = Written(world)
+        task = asyncio.create_task(Watchdog(notifier, {"loop": lambda: ill[0]}, period=30.0).run())
+        await asyncio.sleep(15)
+        ill[0] = "stuck"
+        await asyncio.sleep(20)
+        ill[0] = None
+        await asyncio.sleep(10)
+        notifier.ready()
+        await asyncio.sleep(60)
+        task.cancel()
+        asked = [(when, what) for when, what in notifier.said if what.startswith("EXTEND")]
+        assert asked == [(when, "EXTEND_TIMEOUT_USEC=30000000") for when in (0.0, 10.0, 40.0)]
+        assert len([what for _, what in notifier.said if what == "WATCHDOG=1"]) == 9
+
+    run(main)
+
+
 def test_a_check_that_raises_is_ill() -> None:
     """A check that breaks is a reason of its own and does not hide the others."""
 

@@ -243,6 +243,7 @@ def test_a_process_killed_while_ready_does_not_run() -> None:
     assert told == []
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_nobody_wakes_the_dead() -> None:
     """What a survivor does for a dead process, and what its last step still sets in motion, never runs."""
     told: list[str] = []
