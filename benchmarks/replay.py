@@ -21,7 +21,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -279,7 +279,7 @@ def peak_rss_mb() -> float:
 
 
 def _play(
-    args: argparse.Namespace, batches: Iterator[QuoteBatch], path: Path
+    args: argparse.Namespace, batches: Iterator[QuoteBatch], path: Path, clock: list[float] | None = None
 ) -> tuple[float, float, Loop, list[Executed], JournalWriter]:
     """Wall and processor seconds of one replay to a journal at `path`, and what it left."""
     sink: list[Executed] = []
@@ -294,7 +294,7 @@ def _play(
             live_minutes=1 + args.ticks // 60 if args.live_vols else 0,
             options=args.options,
         )
-        loop.bus.subscribe(Executed, sink.append, serves="benchmark")
+        loop.bus.subscribe(Executed, _watch(sink, clock), serves="benchmark")
         making = [0.0, 0.0]  # the path is made piece by piece while it is played, and that time taken off
         wall, cpu = time.perf_counter(), time.process_time()
         for batch in _timed(batches, making):
@@ -302,6 +302,27 @@ def _play(
         loop.finish()
     wall, cpu = time.perf_counter() - wall - making[0], time.process_time() - cpu - making[1]
     return wall, cpu, loop, sink, journal
+
+
+def _watch(sink: list[Executed], clock: list[float] | None) -> Callable[[Executed], None]:
+    """Keeps fills, and with `clock` the processor time at which each was booked."""
+    if clock is None:
+        return sink.append
+
+    def note(fill: Executed) -> None:
+        sink.append(fill)
+        clock.append(time.process_time())
+
+    return note
+
+
+def early_and_late(clock: list[float]) -> dict[str, float]:
+    """Median microseconds between fills of the 1,000th to the 11,000th, and of the last 10,000."""
+    steps = np.diff(clock) * 1e6
+    return {
+        "early_us": round(float(np.median(steps[1_000:11_000])), 2),
+        "late_us": round(float(np.median(steps[-10_000:])), 2),
+    }
 
 
 def _timed(batches: Iterator[QuoteBatch], spent: list[float]) -> Iterator[QuoteBatch]:
@@ -322,7 +343,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         args, pieces(2_000, args.seed, options=args.options), folder / "warm"
     )  # what is loaded and compiled once is no part of a replay
     path = folder / "journal"
-    wall, cpu, loop, sink, journal = _play(args, pieces(args.ticks, args.seed, options=args.options), path)
+    clock: list[float] | None = [] if args.drift else None
+    wall, cpu, loop, sink, journal = _play(args, pieces(args.ticks, args.seed, options=args.options), path, clock)
     peak = peak_rss_mb()
     mine = [f.fill for f in sink if f.account == "dynamic" and not f.fill.closing]
     if args.fills is not None:
@@ -347,6 +369,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "journal_chain": journal.chain.hex()[:12],
         "peak_rss_mb": round(peak, 1),
     }
+    if clock is not None:
+        found |= early_and_late(clock)
     if args.check:
         found["same_fills_as_plain_loop"] = [(f.ts, int(f.quantity), float(f.price)) for f in mine] == plain_fills(
             quotes(args.ticks, args.seed), args.band
@@ -366,6 +390,7 @@ def main() -> None:
     parser.add_argument("--no-shadow", action="store_true", help="the dynamic account alone")
     parser.add_argument("--live-vols", action="store_true", help="re-mark each minute at vols that move")
     parser.add_argument("--options", type=int, default=10)
+    parser.add_argument("--drift", action="store_true", help="what fills cost early and late in the run")
     parser.add_argument("--check", action="store_true", help="compare the fills with a plain loop's")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
