@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from bot.app import config as configs
 from bot.app.health import HealthOptions
 from bot.app.metrics import Build, Metrics
 from tests.promql import Parser, Rule, firing, make_series, read_rules, seconds
@@ -295,6 +296,24 @@ def test_the_container_runs_as_nobody_in_particular() -> None:
         assert "--require-hashes" in line or "--no-index" in line
     for source in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
         assert all((ROOT / name).exists() for name in source.split())
+
+
+@pytest.mark.parametrize("name", ["evenkeel.service", "Containerfile"])
+def test_what_is_set_for_the_daemon_is_of_the_config(name: str, tmp_path: Path) -> None:
+    """Unit and container switch on the same keys of the config, which the config knows, and the port that is asked."""
+    text = (DEPLOY / name).read_text("utf-8")
+    given = dict(re.findall(r"(EVENKEEL__\w+)=([^\s\\]+)", text))
+    config = configs.load_config(
+        ROOT / "config" / "synthetic.toml", {**given, "EVENKEEL__STORAGE__RUNS": str(tmp_path)}
+    )
+    assert set(given) == {
+        "EVENKEEL__STORAGE__RUNS",
+        "EVENKEEL__STORAGE__DURABILITY",
+        "EVENKEEL__DAEMON__LOG",
+        "EVENKEEL__DAEMON__HEALTH_PORT",
+    }
+    assert config.storage.durability == "live"
+    assert (config.daemon.log, config.daemon.health_port) == ("json", HealthOptions().port)
 
 
 def test_the_runtime_lock_is_the_locks_own_part() -> None:
