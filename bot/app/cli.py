@@ -269,23 +269,30 @@ def export(
         Path | None, typer.Option("--fills", help="CSV: ts_ns,instrument,signed_qty,price,commission")
     ] = None,
     events: Annotated[Path | None, typer.Option("--events", help="Parquet: every fact of the journal")] = None,
-    account: Annotated[str, typer.Option("--account", help="whose fills")] = "dynamic",
+    orders: Annotated[
+        Path | None, typer.Option("--orders", help="CSV: each order with its rule, what that saw, and what became of it")
+    ] = None,
+    account: Annotated[str, typer.Option("--account", help="whose fills and orders")] = "dynamic",
     runs: Runs = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's fills or facts to a file."""
+    """Write a run's fills, orders or facts to a file."""
+    from bot.app import audit as audits  # noqa: PLC0415
     from bot.app import export as exports  # noqa: PLC0415
     from bot.app import terminal  # noqa: PLC0415
     from bot.app.runs import find, storage_faults  # noqa: PLC0415
 
-    if fills is None and events is None:
-        raise ConfigError("export: expected --fills FILE or --events FILE, found neither")
+    if fills is None and events is None and orders is None:
+        raise ConfigError("export: expected --fills FILE, --orders FILE or --events FILE, found neither")
     stored = find(runs, run_name)
     written: dict[str, str] = {"run_id": stored.run_id}
-    with storage_faults(fills or events or Path()):
+    with storage_faults(fills or orders or events or Path()):
         if fills is not None:
             exports.export_fills(stored, fills, account=account)
             written["fills"] = str(fills)
+        if orders is not None:
+            audits.export_orders(stored, orders, account=account)
+            written["orders"] = str(orders)
         if events is not None:
             exports.export_events(stored, events)
             written["events"] = str(events)

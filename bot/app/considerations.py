@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.app.wiring import Run
+from bot.core.ports import Hedge
 from bot.domain.instruments import OptionContract
 from bot.domain.units import NS_PER_DAY, NS_PER_SECOND, Nanos, parse_instant
 from bot.engine import comparison
@@ -131,6 +132,41 @@ def _counterparty(owed: Sequence[Mapping[str, Any]]) -> dict[str, float | str | 
         return {"largest": None, "name": None}
     most = max(known, key=lambda row: row["peak"])
     return {"largest": most["peak"], "name": most["counterparty"]}
+
+
+# --------------------------------------------------------------------------- proxies
+
+
+def proxies(run: Run) -> list[dict[str, Any]]:
+    """Each proxy of `dynamic` against what it stands for, over the effectiveness intervals: beta, correlation and basis.
+
+    The realised beta is the covariance of both returns over the variance of the underlying's; the basis P&L is what the
+    holding gained beyond its beta's share of the underlying's moves, in the proxy's currency.
+    """
+    account, loop = run.accounts[0], run.loop
+    hedges = [h for slot in account.slots for h in getattr(slot.strategy, "hedges", ()) if isinstance(h, Hedge)]
+    return [_proxy(run, loop.sampler.table(), account.name, h, h.beta) for h in hedges if h.beta is not None]
+
+
+def _proxy(run: Run, table: Table, account: str, hedge: Hedge, beta: float) -> dict[str, Any]:
+    price = np.asarray(table.prices[hedge.instrument])
+    spot = run.loop.sampler.spot_path(hedge.underlying)
+    held = table.tracks[account].states.held(hedge.instrument) * float(run.universe.get(hedge.instrument).multiplier)
+    moved = np.diff(price) - beta * price[:-1] / spot[:-1] * np.diff(spot)
+    span = run.loop.started_at or 0, run.loop.ended_at or run.loop.now, run.config.session.effectiveness_interval
+    own, other = (comparison.steps_at(run.loop.sampler.instants, np.log(path), *span) for path in (price, spot))
+    variance = float(np.var(other)) if len(other) > 1 else 0.0
+    covariance = float(np.mean((own - own.mean()) * (other - other.mean()))) if variance else math.nan
+    deviation = float(np.std(own)) * math.sqrt(variance)
+    return {
+        "underlying": hedge.underlying,
+        "instrument": hedge.instrument,
+        "beta": beta,
+        "beta_realised": _known(covariance / variance) if variance else None,
+        "correlation": _known(covariance / deviation) if deviation else None,
+        "basis_pnl": _known(float(np.sum(held[:-1] * moved))),
+        "intervals": len(own),
+    }
 
 
 # --------------------------------------------------------------------------- model risk

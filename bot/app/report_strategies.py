@@ -138,7 +138,20 @@ def considerations_section(m: Material) -> Markup:
     if not rows:
         return section("considerations", "Considerations", tag("p", "Nothing was traded."))
     shown = table([Column("", "l"), *(Column(name) for name in accounts)], rows)
-    return section("considerations", "What hedging is warned of, in numbers", tag("p", words), shown)
+    return section("considerations", "What hedging is warned of, in numbers", tag("p", words), shown, *_proxies(m))
+
+
+def _proxies(m: Material) -> list[Markup]:
+    """What each proxy was worth: its beta as given and as realised, its correlation, and what it made beside its beta."""
+    told = m.doc.get("proxies", [])
+    if not told:
+        return []
+    columns = [Column("proxy", "l"), Column("of", "l"), Column("beta"), Column("beta realised"), Column("correlation")]
+    columns += [Column("P&L beyond beta (basis)"), Column("intervals")]
+    keys = ("beta", "beta_realised", "correlation", "basis_pnl", "intervals")
+    return [
+        table(columns, [[row["instrument"], row["underlying"], *(worded(row[key]) for key in keys)] for row in told])
+    ]
 
 
 # --------------------------------------------------------------------------- stress

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bot import __version__
 from bot.app import config as configs
-from bot.app.considerations import considerations
+from bot.app.considerations import considerations, proxies
 from bot.app.counterparties import exposures
 from bot.app.stress import stress
 from bot.app.wiring import Run
@@ -59,6 +59,7 @@ def document(run: Run, *, timing: Mapping[str, float]) -> dict[str, Any]:
         "strategies": _strategies(run),
         "stress": shifts,
         "considerations": considerations(run, books, shifts, owed),
+        "proxies": proxies(run),
         "legs": _legs(run),
         "counterparties": owed,
         "gamma_rent": _gamma_rent(run, intervals["dynamic"]),

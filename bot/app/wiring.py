@@ -246,8 +246,9 @@ def read_book(config: configs.Config) -> LoadedBook:
     if faults:
         raise BookError("\n".join(faults))
     held = sorted({position.key.book for position in book.positions})
+    filled = {entry.book for entry in config.strategies if not getattr(entry, "holds_book", False)} | set(held)
     for entry in config.strategies:
-        if book.positions and entry.book not in held and getattr(entry, "holds_book", False):
+        if book.positions and entry.book not in filled:
             raise ConfigError(
                 f"{config.path.name}: strategies {entry.name or entry.kind!r}: book: expected a book of "
                 f"{config.book.file.name} ({', '.join(held)}), found {entry.book!r}"

@@ -153,3 +153,24 @@ def test_a_run_of_cash_says_so_in_its_verdict_and_its_upside() -> None:
     assert not any("no hedge" in line for line in document["verdict"])
     assert document["considerations"]["dynamic"]["upside"]["of"] == "static"
     assert document["considerations"]["static"]["upside"]["of"] is None
+
+
+def test_a_proxy_is_told_by_its_beta_its_correlation_and_its_basis() -> None:
+    """While correlation holds the realised beta is near the given one; what it made beside it is reckoned move by move."""
+    name = configs.example_path("proxy_breakdown.toml")
+    calm_env = {"EVENKEEL__FEEDS__0__REGIMES": "[]", "EVENKEEL__FEEDS__0__SHOCKS": "[]"}
+    calm_run, calm, _ = runs.execute(configs.load_config(name, calm_env), store=False)
+    broken = runs.execute(configs.load_config(name, {}), store=False)[1]["proxies"][0]
+    (found,) = calm["proxies"]
+    table = calm_run.loop.sampler.table()
+    price, spot = table.prices["SIM:BIG"], calm_run.loop.sampler.spot_path("SIM:SML")
+    basis = 0.0
+    for i, state in enumerate(table.tracks["dynamic"].states[:-1]):
+        moved = price[i + 1] - price[i] - 0.83 * price[i] / spot[i] * (spot[i + 1] - spot[i])
+        basis += float(state.quantities.get("SIM:BIG", 0)) * float(moved)
+    assert found["basis_pnl"] == pytest.approx(basis)
+    assert found["beta"] == 0.83
+    assert found["beta_realised"] == pytest.approx(0.95 * 0.25 / 0.30, abs=0.12)
+    assert found["correlation"] > 0.9
+    assert broken["correlation"] < 0.7
+    assert abs(broken["basis_pnl"]) > abs(found["basis_pnl"])
