@@ -770,6 +770,10 @@ class Loop:
                     break
             else:
                 return
+        if box is not None and box.renewals:
+            slot.box = renewal.renewed_at(box, self.marks, now)
+            if slot.box is not None:
+                return
         slot.box = None  # left once, it promises nothing any more, wherever the price goes next
         view = slot.view
         view.now = now

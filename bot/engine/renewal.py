@@ -159,6 +159,43 @@ def _renewed_alone(box: QuietBox, ground: Ground) -> QuietBox:
     return QuietBox(until, {**box.intervals, k: interval}, box.renewals)
 
 
+def renewed_at(box: QuietBox, marks: Marks, now: Nanos) -> QuietBox | None:
+    """The box issued anew at these marks and this instant, None where its owner must be woken: the scan's rule, for a market
+    that is seen one quote at a time."""
+    over = now >= box.until
+    fresh: dict[int, tuple[float, float]] = {}
+    until = FOREVER if over else box.until
+    for k, (lo, hi) in box.intervals.items():
+        renewals = [item for item in box.renewals if item.column == k]
+        if not renewals and not lo <= marks.bids[k] + marks.asks[k] <= hi:
+            return None
+        if renewals and not over and lo <= marks.bids[k] + marks.asks[k] <= hi:
+            continue
+        for item in renewals:
+            found = _at(item, marks, now)
+            if found is None:
+                return None
+            known = fresh.get(k, ANY_PRICE)
+            fresh[k] = max(found[0], known[0]), min(found[1], known[1])
+            until = min(until, found[2])
+    return QuietBox(until, {**box.intervals, **fresh}, box.renewals)
+
+
+def _at(item: Renewal, marks: Marks, now: Nanos) -> tuple[float, float, Nanos] | None:
+    """The next interval and end of one renewal; None where nothing can be promised."""
+    k = item.column
+    if not marks.bids[k] <= marks.asks[k]:
+        return None
+    spot, elapsed = marks.mid(k), now - item.epoch
+    delta, gamma = slice_kernel()(spot, elapsed, item.packed, item.rate, item.dividend)
+    off = ((item.target - (delta + item.linear)) / item.multiplier - item.held) * item.multiplier
+    if not -item.sure < off < item.sure:
+        return None
+    h, years = near_kernel()(spot, elapsed, item.packed, item.rate, item.dividend, gamma, item.sure - abs(off))
+    lasts = min(int(years * NS_PER_YEAR), item.stale_after)
+    return (2.0 * (spot - h), 2.0 * (spot + h), now + lasts) if h > 0.0 and lasts > 0 else None
+
+
 def renewing_scanner() -> RenewingScan:
     """The compiled scan: `(batch, start, marks, ground, due) -> the first row not folded`; it writes new boxes into `ground`.
 

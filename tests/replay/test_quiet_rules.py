@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bot.core.ports import Hedge
-from bot.domain.market import QuoteBatch
+from bot.domain.market import Quote, QuoteBatch
 from bot.engine.valuation import ValuationSettings
 from strategies.delta_hedger import DeltaHedger
 from tests.replay.random_runs import RULES, Counting, Sleepless, drawn, played, policy_of, told
@@ -44,7 +44,7 @@ def test_promises_change_nothing_with_early_exercise(rule: str) -> None:
 
 
 def calm_day(
-    policy_name: str, kind: type[DeltaHedger], *, early: bool = False, rows: int = 4000
+    policy_name: str, kind: type[DeltaHedger], *, early: bool = False, live: bool = False, rows: int = 4000
 ) -> tuple[Bench, DeltaHedger]:
     """A quiet market and a small book, whose hedger is given room enough."""
     legs = [option(float(k), days=d, cp=c) for k, d, c in ((95, 30, -1), (100, 60, 1), (105, 20, -1))]
@@ -68,7 +68,20 @@ def calm_day(
     quotes = QuoteBatch(
         instrument=index, ts_event=ts, ts_recv=ts, bid=mid - 0.01, ask=mid + 0.01, bid_size=size, ask_size=size
     )
-    return run.play([quotes]), strategy
+    return (run.play([quotes]) if not live else live_play(run, quotes)), strategy
+
+
+def live_play(run: Bench, quotes: QuoteBatch) -> Bench:
+    """The quotes as a live feed gives them: one at a time, each the whole of its instant."""
+    columns = (quotes.ts_recv, quotes.bid, quotes.ask, quotes.bid_size, quotes.ask_size)
+    for ts, bid, ask, bid_size, ask_size in zip(*(column.tolist() for column in columns), strict=True):
+        quote = Quote(
+            instrument=STOCK.id, ts_event=ts, ts_recv=ts, bid=bid, ask=ask, bid_size=bid_size, ask_size=ask_size
+        )
+        run.loop.take(quote, "bench")
+        run.loop.close_open_instant()
+    run.loop.finish()
+    return run
 
 
 @pytest.mark.parametrize("rule", STEADY)
@@ -86,3 +99,12 @@ def test_a_quiet_market_wakes_a_hedger_of_american_options_for_few_of_its_quotes
     assert isinstance(strategy, Counting)
     assert strategy.woken < 400
     assert told(quiet) == told(calm_day("delta_band", Sleepless, early=True)[0])
+
+
+@pytest.mark.parametrize("rule", ["delta_band", "whalley_wilmott", "fixed_fee"])
+def test_a_live_feed_is_held_against_the_same_boxes(rule: str) -> None:
+    """Quotes taken one at a time wake few, and lead to the same facts as a batch."""
+    live, strategy = calm_day(rule, Counting, live=True)
+    assert isinstance(strategy, Counting)
+    assert strategy.woken < 400
+    assert told(live)[0] == told(calm_day(rule, Sleepless)[0])[0]
