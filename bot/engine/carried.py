@@ -134,6 +134,7 @@ class AccountRisk:
         self._curved_version: dict[str, int] = {}
         self._linear: dict[str, list[tuple[str, float | None]]] = {}
         self._underlyings: dict[str, str] = {}
+        self._straight: set[str] = set()
         self._universe_seen = (-1, -1)
         self._carried: dict[str, Carried] = {}
 
@@ -187,11 +188,13 @@ class AccountRisk:
         self._universe_seen = seen
         self.reads += 1
         self._linear, self._underlyings = {}, {}
+        self._straight.clear()
         self._carried.clear()
         for item in account.universe:
             u = self._underlyings[item.id] = self.units.underlying_of(item)
             if isinstance(item, OptionContract | ConvertibleBond):
                 continue
+            self._straight.add(item.id)
             fixed = item.id not in self.units.proxies and not getattr(item, "inverse", False)
             self._linear.setdefault(u, []).append((item.id, float(item.multiplier) if fixed else None))
         self._book = None
@@ -207,9 +210,8 @@ class AccountRisk:
             for u in self._curved:
                 self._curved_version[u] = self._curved_version.get(u, 0) + 1
             self._curved = {}
-        universe = self._account.universe
         for key in changed:
-            if not isinstance(universe.get(key), OptionContract | ConvertibleBond):
+            if key in self._straight:
                 continue
             u = self._underlyings[key]
             held = self._curved.setdefault(u, {})
@@ -296,9 +298,9 @@ class AccountRisk:
         book = self._account.ledger.book
         linear = 0.0
         for key, per_contract in self._linear.get(u, ()):
-            held = book.quantity(key)
+            held = float(book.quantity(key))
             if held:
-                linear += float(held) * (per_contract if per_contract is not None else self._linear_delta(key))
+                linear += held * (per_contract if per_contract is not None else self._linear_delta(key))
         return linear
 
     def _linear_delta(self, key: str) -> float:

@@ -19,6 +19,7 @@ from decimal import Decimal
 import msgspec
 
 from bot.core.events import Alarm, Control
+from bot.domain.instruments import ConvertibleBond, OptionContract
 from bot.domain.orders import Order
 from bot.domain.units import Nanos
 from bot.engine import gate as gates
@@ -40,34 +41,36 @@ def read_kill(item: Control) -> tuple[Rung, str]:
 
 
 def carry_out_pull(account: Account, now: Nanos, outlet: Outlet) -> None:
-    """Cancel and flatten as the rung says, order by order: one that cannot be asked for stops no other."""
+    """Cancel and flatten as the rung says: asked again at each valuation, so that what failed once is not forgotten."""
+    _cancel_what_adds(account, outlet, again=False)
+    if account.gate.kill.rung >= Rung.FLATTEN:
+        account.flatten(now, outlet)
+
+
+def cancel_at_last(account: Account, outlet: Outlet) -> None:
+    """Ask for what a rung cancels where its proper way failed, asked for before or not."""
+    _cancel_what_adds(account, outlet, again=True)
+
+
+def _cancel_what_adds(account: Account, outlet: Outlet, *, again: bool) -> None:
+    """Cancel open orders that passed on a lower rung; on the middle rungs not those that bring a position home."""
     rung = account.gate.kill.rung
     if rung < Rung.NO_NEW_RISK:
         return
     for order_id in list(account.open_ids):
         state = account.orders[order_id]
-        if (
-            state.cancelling
-            or state.passed >= Rung.FLATTEN
-            or (rung < Rung.CANCEL_ALL and _only_reduces(account, state.order))
-        ):
+        if state.passed >= rung or (state.cancelling and not again) or _may_stay(account, state.order, rung):
             continue
         state.cancelling = True
         outlet.cancel(account, order_id, f"kill: {account.gate.kill.words}")
-    if rung >= Rung.FLATTEN:
-        account.flatten(now, outlet)
 
 
-def cancel_at_last(account: Account, outlet: Outlet) -> None:
-    """Ask for what a rung cancels where its proper way failed: every order that may still be stopped, asked for or not."""
-    if account.gate.kill.rung < Rung.CANCEL_ALL:
-        return
-    for order_id in list(account.open_ids):
-        account.orders[order_id].cancelling = True
-        outlet.cancel(account, order_id, f"kill: {account.gate.kill.words}")
-
-
-def _only_reduces(account: Account, order: Order) -> bool:
+def _may_stay(account: Account, order: Order, rung: Rung) -> bool:
+    """True for what the middle rungs let rest, told by positions alone."""
+    if rung >= Rung.CANCEL_ALL:
+        return False
+    if rung >= Rung.HEDGE_ONLY and isinstance(account.universe.get(order.instrument), OptionContract | ConvertibleBond):
+        return False
     held = account.ledger.book.quantity(order.instrument)
     after = held + order.quantity
     return abs(after) <= abs(held) and (after == 0 or (after > 0) == (held > 0))
@@ -91,8 +94,8 @@ def obey(account: Account, item: Control, now: Nanos, outlet: Outlet, *, speaks:
             account.gate.clear()
             _tell(account, "cleared", f"account {account.name}: the kill ladder was cleared by {who}", now)
         case "halt":
-            account.halted = f"halted by {who}"
-            account.pending.append(Controlled(account=account.name, verb=verb, argument=item.argument))
+            account.halted = item.argument or f"halted by {who}"
+            account.pending.append(Controlled(account=account.name, verb=verb, argument=account.halted))
         case "resume":
             account.halted = ""
             account.pending.append(Controlled(account=account.name, verb=verb, argument=item.argument))
@@ -182,8 +185,7 @@ def on_valuation(account: Account, now: Nanos, outlet: Outlet) -> None:
             if gate.pull(rung, cause):
                 account.pulled.append((rung, cause))
     settle_pulls(account, now, outlet)
-    if gate.kill.rung >= Rung.FLATTEN:
-        account.flatten(now, outlet)
+    carry_out_pull(account, now, outlet)
 
 
 def settle_pulls(account: Account, now: Nanos, outlet: Outlet) -> None:

@@ -199,12 +199,12 @@ class Units:
 
     def _grid(self, spot: float, part: Slice, base: Floats, now: Nanos) -> Floats:
         """P&L of one contract of each at every shock. Shape: (spots, vols, contracts)."""
-        spots = spot * (1.0 + np.array(self.shocks))[:, None]
-        columns = []
-        for shock in self.vols:
-            vol = np.maximum(part.vol * (1.0 + shock), LEAST_VOL)
-            columns.append(self._valuation.units(part, spots, now, vol, second=False).price)
-        return np.asarray((np.stack(columns, axis=1) - base) * part.multiplier)
+        shape = (len(self.shocks), len(self.vols))
+        spots = np.repeat(spot * (1.0 + np.array(self.shocks)), shape[1])[:, None]
+        shifts = np.tile(1.0 + np.array(self.vols), shape[0])[:, None]
+        vols = np.maximum(part.vol * shifts, LEAST_VOL)  # NaN stays NaN: what is not known is not a number
+        moved = self._valuation.units(part, spots, now, vols, second=False).price
+        return np.asarray((moved - base) * part.multiplier).reshape(*shape, -1)
 
     def _bond(self, bond: ConvertibleBond, spot: float, now: Nanos) -> Unit:
         """A convertible by its own model; shocks of an option vol leave it as it is."""

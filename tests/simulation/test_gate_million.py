@@ -421,7 +421,8 @@ def test_a_million_random_orders_none_past_a_limit(part: int) -> None:
     found = total(range(part, ORDERS // PER_WORLD, PARTS), PER_WORLD)
     assert found.past == []
     assert found.needless == []
-    assert set(found.codes) == EXPECTED
+    assert set(found.codes) <= EXPECTED
+    assert set(found.codes) == EXPECTED or ORDERS < 400_000  # fewer worlds may miss a rare one
     assert found.let_out > ORDERS // PARTS // 50
 
 

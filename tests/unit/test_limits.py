@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,8 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.domain.units import NS_PER_SECOND
+from bot.app.config import example_path, load_config
+from bot.app.config_gate import Limits
+from bot.app.wiring import limit_settings
+from bot.core.errors import ConfigError
+from bot.domain.units import NS_PER_DAY, NS_PER_SECOND
+from bot.engine.gate import GateSettings
+from bot.engine.kill import Rung
 from bot.engine.limits import CEILINGS, LARGER_IS_TIGHTER, Bucket, LimitSettings, UnderlyingLimits, tightened
+from tests.simulation.bench import Bench, Script
 from tests.unit.test_engine_desk import codes, order, view
 
 D = Decimal
@@ -175,3 +184,92 @@ def test_a_bound_of_one_underlying_goes_before_the_common_one() -> None:
     assert codes(settings, order(8), view()) == []
     assert codes(settings, order(9), view()) == ["position"]
     assert msgspec.structs.replace(settings, max_position=None).any_of("max_position")
+
+
+EVERYTHING = LimitSettings(
+    **{name: 1 for name in CEILINGS if name not in {"reference_max_age", "max_position", "price_collar"}},
+    max_position=D(1),
+    price_collar=0.5,
+)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
+
+
+def rows_of(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading of the limits page."""
+    text = PAGE.read_text(encoding="utf-8").split(heading, 1)[1]
+    table = re.search(r"(?m)^\|.*\n\|[-|]+\n((?:\|.*\n)+)", text)
+    assert table is not None
+    return [[cell.strip() for cell in row.replace(r"\|", "/").strip("|").split("|")] for row in table[1].splitlines()]
+
+
+def test_the_page_names_every_limit_with_its_code_default_and_ceiling() -> None:
+    """The table of the page is the code's: keys of the config, codes of the gate, ceilings to the digit."""
+    gate = Bench([Script()], gate=GateSettings(limits=EVERYTHING)).account.gate
+    codes_known = {code for code, _ in [*gate.checks, *gate.stateful]} | {"cancel_rate"}
+    defaults = Limits()
+    seen = set()
+    for key, code, default, ceiling, _ in rows_of("## Every limit"):
+        name = key.strip("`")
+        seen.add(name)
+        found = getattr(defaults, name)
+        expected = {"none": None, "empty": (), "on": True, "1m": 60 * NS_PER_SECOND}[default]
+        assert found == expected, name
+        if ceiling:
+            written = NS_PER_DAY if ceiling == "1d" else float(ceiling)
+            assert CEILINGS[name] == written, name
+        if code.startswith("pulls"):
+            assert code.removeprefix("pulls ").strip("`") in Limits.model_fields
+        else:
+            codes_known.discard(code.strip("`"))
+    assert codes_known == {"frozen"}
+    told_elsewhere = {name for name in CEILINGS if f"`{name}`" in PAGE.read_text(encoding="utf-8")}
+    assert set(CEILINGS) <= seen | told_elsewhere
+
+
+def test_the_page_tells_every_rung_and_verb() -> None:
+    """Rungs are listed by number and name, and every verb a person may use is in a table."""
+    rungs = [(row[0], row[1].strip("`")) for row in rows_of("## The kill ladder")]
+    assert rungs == [(str(rung.value), rung.word) for rung in Rung]
+    verbs = {verb for row in rows_of("## Words while it runs") for verb in re.findall(r"`(\w+)`", row[0])}
+    assert verbs == {"kill", "clear", "halt", "resume", "tighten", "enable", "approve", "decline", "drill"}
+
+
+def test_the_shipped_example_sets_every_limit() -> None:
+    """Each key of the limits table stands in the example, and the run's gate asks every check there is."""
+    config = load_config(example_path("limits"), {})
+    settings = limit_settings(config)
+    left_out = {name for name in CEILINGS if getattr(settings, name) is None}
+    assert left_out == {"cancel_burst"}
+    gate = Bench([Script()], gate=GateSettings(limits=settings)).account.gate
+    assert len(gate.checks) + len(gate.stateful) == 18
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("max_order_quantity = 1e10", "max_order_quantity"),
+        ("stale_after = '2d'", "stale_after"),
+        ("orders_per_second = 0", "orders_per_second"),
+        ("stress_spots = [-1]", "stress_spots"),
+        ("on_rejects = 'panic'", "on_rejects"),
+        ("day_begins = '25:00'", "day_begins"),
+        ("[[limits.underlyings]]\nunderlying = 'SPY'", "underlyings"),
+        (
+            "[[limits.underlyings]]\nunderlying = 'SPY'\nmax_delta = 1\n" * 2,
+            "SPY",
+        ),
+        ("[mode]\nstage = 'off'", "stage"),
+        ("[mode]\nsize_fraction = 2", "size_fraction"),
+    ],
+)
+def test_a_config_past_a_ceiling_or_without_sense_is_refused(lines: str, words: str, tmp_path: Path) -> None:
+    """The fault names the key."""
+    text = example_path("synthetic").read_text(encoding="utf-8")
+    file = tmp_path / "x.toml"
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "synthetic.csv").write_bytes(
+        (example_path("synthetic").parent / "books" / "synthetic.csv").read_bytes()
+    )
+    file.write_text(text.split("[limits]")[0] + "[limits]\n" + lines + "\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        load_config(file, {})
