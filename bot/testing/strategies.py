@@ -31,7 +31,7 @@ from bot.core.events import Amend, Control, Corporate, FeedEvent, Reference, Rej
 from bot.core.ports import Capabilities, InLoopBroker, Strategy
 from bot.core.quiet import FOREVER
 from bot.domain.calendar import Sessions
-from bot.domain.instruments import Instrument, OptionContract, Spot, Universe, occ_id
+from bot.domain.instruments import Index, Instrument, OptionContract, Spot, Universe, occ_id
 from bot.domain.market import MarketView, Quote, QuoteBatch, Trade, TradeBatch
 from bot.domain.orders import Order
 from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_MINUTE, NS_PER_YEAR, Nanos, nanos
@@ -214,6 +214,31 @@ def _batch(rows: Sequence[tuple[int, Nanos, float, float, float]]) -> QuoteBatch
         bid_size=np.array(columns[4], dtype=np.float32),
         ask_size=np.array(columns[4], dtype=np.float32),
     )
+
+
+def moved(world: World, by: Nanos) -> World:
+    """The same world earlier or later: every instant of its quotes, prints and contracts moved by one length.
+
+    ValueError for a world of other events, of sessions or of instruments with dates of other kinds.
+    """
+    if world.sessions or not all(isinstance(e, QuoteBatch | TradeBatch | Quote | Trade) for e in world.events):
+        raise ValueError("moved: expected a world of quotes and prints without sessions")
+    if not all(isinstance(item, OptionContract | Spot | Index) for item in world.instruments):
+        raise ValueError("moved: expected options, spots and indices alone")
+    return msgspec.structs.replace(
+        world,
+        instruments=tuple(_later(item, by, ("last_trade", "expiry", "settles")) for item in world.instruments),
+        events=tuple(_later(event, by, ("ts_event", "ts_recv")) for event in world.events),
+        start=world.start + by,
+        end=None if world.end is None else world.end + by,
+    )
+
+
+def _later(item: Any, by: Nanos, names: Sequence[str]) -> Any:
+    known = {name: getattr(item, name) + by for name in names if hasattr(item, name)}
+    if isinstance(item, QuoteBatch | TradeBatch):
+        return type(item)(**{name: getattr(item, name) for name in item.__slots__} | known)
+    return msgspec.structs.replace(item, **known) if known else item
 
 
 # --------------------------------------------------------------------------- a run
