@@ -556,18 +556,25 @@ class March:
             self._fill(*self._everything)
         wanted = self._everything if first is None or last is None else (first, last)
         self._expect(*wanted)
+        self._stop_at_ends()
         self.date -= 1
         return self.G_next
 
-    def settle(self, J: Array) -> None:
-        """Take J of this date, before anything that falls due; a price that leaves the rows stops. Shape: (rows, columns).
+    def _stop_at_ends(self) -> None:
+        """A price that has come to the farthest rows stays there.
 
-        A rule that is off by a little at the farthest row would otherwise owe it anew at every step beyond.
+        A rule that is off by a little so far out would otherwise owe it anew at every step beyond.
         """
-        pad = self.grid.pad
-        self.J[pad:-pad] = J
-        for rows, end in ((slice(None, pad), 0), (slice(-pad, None), -1)):
-            self.J[rows] = J[end] + self.grid.y * (self._padded[rows, None] - self.grid.S[end])
+        grid = self.grid
+        due = grid.payoffs.get(self.date)
+        for row in (0, grid.S.size - 1):
+            owed = 0.0 if due is None else float(due.loss(grid.S[row : row + 1])[0])
+            self.G_next[row] = self.J[grid.pad + row] + owed
+
+    def settle(self, J: Array) -> None:
+        """Take J of this date, before anything that falls due. Shape: (rows, columns)."""
+        grid = self.grid
+        _extend(self.J, J, grid.S, grid.y, grid.cost, grid.pad)
 
     def _find_edges(self, first: Columns, last: Columns, *, whole: bool) -> int:
         grid, date = self.grid, self.date - 1

@@ -383,8 +383,11 @@ class _Chain:
         later, V = grid.dates, np.zeros(grid.x.size)
         for date in reversed(hedged):
             x = grid.x if date else np.zeros(1)
-            V = self._back(V, date, later, x, self._hedges(date, x))
-            later = date
+            held = self._hedges(date, x)
+            before = self._back(V, date, later, x, held)
+            if date:
+                self._stop_at_ends(before, V, date, later, held)
+            V, later = before, date
         if later > 0:
             value = float(self._back(V, 0, later, np.zeros(1), np.zeros(1))[0])
         else:
@@ -394,6 +397,18 @@ class _Chain:
                 value += grid.cost * abs(held) + float(grid.fee[0])
         due = grid.payoffs.get(0)
         return (value + (0.0 if due is None else float(due.loss(np.ones(1))[0]))) * self.problem.spot
+
+    def _stop_at_ends(self, before: Array, V: Array, date: int, later: int, held: Array) -> None:
+        """Writes what is still to come at the farthest rows, where a price stays for good. Shape: before, V, held (rows,)."""
+        grid = self.grid
+        ends = np.array([0, grid.S.size - 1])
+        S, y = grid.S[ends], held[ends]
+        owed = np.zeros(2) + sum(due.loss(S) for at, due in grid.payoffs.items() if date < at <= later)
+        if later == grid.dates:
+            before[ends] = owed + self._closing(S, y)
+            return
+        turn = self._hedges(later, grid.x[ends]) - y
+        before[ends] = owed + V[ends] + grid.cost * S * np.abs(turn) + float(grid.fee[later]) * (turn != 0.0)
 
     def _hedges(self, date: int, x: Array) -> Array:
         return rule_rows(self.problem, self.rule, date, x).lo
@@ -468,18 +483,21 @@ class _Chain:
         return s, per, math.ceil((STEP_REACH + 0.5 * s) * per)
 
     def _wider(self, pad: int, finer: int) -> tuple[Array, Array]:
-        """Log prices with `pad` rows more at either end, and the prices there: one that leaves the rows stops."""
+        """Log prices and prices with `pad` rows more at either end."""
         count = (self.grid.x.size - 1 + 2 * pad) * finer + 1
         x = self.grid.x[0] + (np.arange(count) - pad * finer) * (self.gap / finer)
-        return x, np.exp(self._stopped(x))
-
-    def _stopped(self, x: Array) -> Array:
-        """Log prices within the rows. Shape: as x."""
-        return np.asarray(np.clip(x, self.grid.x[0], self.grid.x[-1]))
+        return x, np.exp(x)
 
     def _extended(self, V: Array, pad: int, finer: int) -> Array:
-        """V, of one column or many, with its ends beyond the grid and by cubics on finer rows."""
-        whole = np.concatenate([np.repeat(V[:1], pad, axis=0), V, np.repeat(V[-1:], pad, axis=0)])
+        """V, of one column or many, as straight lines in S beyond the grid and by cubics on finer rows."""
+        S = self.grid.S
+        ratio = S[1] / S[0]
+        out = np.arange(1, pad + 1)
+        shape = (-1, *(1,) * (V.ndim - 1))
+        low, high = (V[1] - V[0]) / (S[1] - S[0]), (V[-1] - V[-2]) / (S[-1] - S[-2])
+        before = V[0] + (S[0] * ratio ** -out[::-1] - S[0]).reshape(shape) * low
+        after = V[-1] + (S[-1] * ratio**out - S[-1]).reshape(shape) * high
+        whole = np.concatenate([before, V, after])
         if finer == 1:
             return np.asarray(whole)
         return refined(whole, finer) if V.ndim == 2 else refined(whole[:, None], finer)[:, 0]
@@ -491,7 +509,7 @@ class _Chain:
         owed = 0.0 if due is None else due.loss(S) + due.kinks(x, grid.g)
         if later == grid.dates:
             return np.asarray(owed + np.zeros_like(S)), None
-        return np.asarray(owed + self._extended(V, pad, finer)), self._hedges(later, self._stopped(x))
+        return np.asarray(owed + self._extended(V, pad, finer)), self._hedges(later, x)
 
     def _closing(self, S: Array, y: Array) -> Array:
         grid = self.grid
