@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -19,13 +20,15 @@ from random import Random
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
+import numpy as np
 
 from bot.app.supervisor import Supervisor, TaskEvent
 from bot.core.errors import EvenkeelError
 from bot.core.events import Alarm, Control, FeedEvent, FeedState, Unknown, VenueEvent
 from bot.core.latency import Latency
 from bot.core.ports import Acknowledges, Broker, DeadMan, Feed, Fenced, Snapshot
-from bot.domain.market import QuoteBatch, TradeBatch
+from bot.core.staleness import Staleness, StalenessRule
+from bot.domain.market import Quote, QuoteBatch, TradeBatch
 from bot.domain.orders import Order, OrderStatus
 from bot.domain.units import NS_PER_SECOND, Nanos
 from bot.engine import reconcile
@@ -62,12 +65,14 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How patient a live session is. Seconds."""
 
     ack_timeout: float = 1.0
+    send_within: float = 5.0
     reconcile_every: float = 30.0
     snapshot_timeout: float = 5.0
     drain: float = 5.0
     dead_man: float = 60.0
     clock_step: float = 0.25
     clock_hold: float = 2.0
+    staleness: StalenessRule = StalenessRule()
     book: str = "main"
     holder: str = "evenkeel"
 
@@ -160,7 +165,10 @@ class EngineTime:
         if steady + self._offset >= self._last + gained:
             self._last, self._seen = steady + self._offset, steady
         else:
-            self._last, self._seen = self._last + gained, self._seen + 2 * gained  # no nanosecond is lost by asking often
+            self._last, self._seen = (
+                self._last + gained,
+                self._seen + 2 * gained,
+            )  # no nanosecond is lost by asking often
         return self._last
 
     def look(self) -> Nanos:
@@ -251,7 +259,11 @@ class LiveSession:
         self._external: list[tuple[Account, Broker]] = [
             (a, a.broker) for a in loop.accounts if a.in_loop is None and isinstance(a.broker, Broker)
         ]
+        self._watched = tuple(dict.fromkeys(key for key in loop.needed if key in loop.universe))
+        self._staleness = Staleness(self.settings.staleness)
+        self._stale: set[str] = set()
         loop.outbox.sent = self._note_sent
+        loop.outbox.patience = round(self.settings.send_within * NS_PER_SECOND)
         if self._external:
             loop.held_back = "the venue has not been compared with our record yet"
 
@@ -295,6 +307,8 @@ class LiveSession:
         for account in self.loop.accounts:
             for cause in (*PASSING, *(f"feed {feed.name}" for feed in self.feeds)):
                 account.thaw(ALL, cause)
+            for key in self._watched:
+                account.thaw(account.underlying_of(account.universe.get(key)), f"stale {key}")
             account.pending.append(self._took_over(account))
             account.starts += 1
             account.config_hash = self._config_hash
@@ -342,10 +356,12 @@ class LiveSession:
             items = self.inbox.drain()
             now = self.time.now()
             self._look_at_clock(now)
+            self._look_for_stale()
             for item in sorted(items, key=_after_words):  # stable: a person's word first, the rest as it came
                 self._take(item, now)
             self._step(self._close_instant)
             self._note_decisions(items)
+            self.loop.now = max(self.loop.now, now)  # what is overdue happens now, by the prices of now and their age
             self._step(lambda: self.loop.run_timers(self.time.now()))
             self._after(now)
         if self.loop.done or self._open_feeds:
@@ -381,6 +397,7 @@ class LiveSession:
         match item:
             case _Fed():
                 self._count("fed")
+                self._watch(item.event, item.at)
                 if item.feed in self._down:
                     self._raise_feed(item.feed)
                 self._step(lambda: self.loop.take(stamped(item.event, max(now, self.loop.now)), item.feed))
@@ -435,8 +452,8 @@ class LiveSession:
             return
         self.why = why
         for account in self.loop.accounts:
-            account.pending.append(Controlled(account=account.name, verb="halt", argument=why))
             account.halted = f"halted: {why}"
+            account.pending.append(Controlled(account=account.name, verb="halt", argument=account.halted))
             account.alarm(Alarm(code="halted", text=why, ts=self.loop.now, action="halt"))
             for order_id in list(account.open_ids):
                 self.loop.outbox.cancel(account, order_id, "halted")
@@ -652,6 +669,43 @@ class LiveSession:
                     await asyncio.sleep(0)
 
         return pump
+
+    def _watch(self, event: FeedEvent, mono: Nanos) -> None:
+        """Note when the instruments everything hangs on were last heard, and what of their quotes is wrong."""
+        if isinstance(event, Quote):
+            if event.instrument in self._watched:
+                bid, ask = (math.nan if side is None else side for side in (event.bid, event.ask))
+                lag = self._clock.now() - event.ts_event
+                self._staleness.hear(event.instrument, mono=mono, bid=bid, ask=ask, lag=lag)
+        elif isinstance(event, QuoteBatch):
+            for key in self._watched:
+                rows = np.flatnonzero(event.instrument == self.loop.universe.index(key))
+                if len(rows):
+                    row = int(rows[-1])
+                    lag = self._clock.now() - int(event.ts_event[row])
+                    bid, ask = float(event.bid[row]), float(event.ask[row])
+                    self._staleness.hear(key, mono=mono, bid=bid, ask=ask, lag=lag)
+
+    def _look_for_stale(self) -> None:
+        """Stop an underlying whose own or hedge quotes fell silent, crossed or late, until they are well again."""
+        mono = self._clock.monotonic()
+        for key in self._watched:
+            why = self._staleness.why(key, mono=mono)
+            if why == "never seen":
+                continue  # nobody begins before it was
+            was = key in self._stale
+            if (why is not None) == was:
+                continue
+            cause = f"stale {key}"
+            for account in self.loop.accounts:
+                underlying = account.underlying_of(account.universe.get(key))
+                if why is not None:
+                    account.freeze(underlying, cause, f"the quote of {key} is {why}")
+                else:
+                    account.thaw(underlying, cause)
+            (self._stale.discard if was else self._stale.add)(key)
+            self._count("stale" if why is not None else "fresh again")
+            self._step(self.loop.record)
 
     def _hear_task(self, event: TaskEvent) -> None:
         self.inbox.put(_Told(event))

@@ -337,7 +337,9 @@ def _take_up(store: Store, size: int, header: Header, replayed: Callable[[Step],
         if number == 0:
             found = _as_header(store.name, body)
             if found.durability != "live":
-                raise JournalError(f"{store.name}: expected a live journal, found one of durability {found.durability!r}")
+                raise JournalError(
+                    f"{store.name}: expected a live journal, found one of durability {found.durability!r}"
+                )
             continue
         if _SNAPSHOT in body and _is_snapshot(_as_step(store.name, number, body)):
             since.clear()
@@ -483,8 +485,8 @@ def _chained(name: str, read: Callable[[int, int], bytes], size: int) -> Iterato
         link = block[at + _HEAD.size + length : at + whole]
         chain = hashlib.sha256(chain + body).digest()
         if zlib.crc32(body) != crc or link != chain:
-            if not any(read(base + at, size - base - at)):
-                return  # a disk that lengthened the file and never wrote it
+            if not any(read(base + at + whole - 1, size - base - at - whole + 1)):
+                return  # a disk that lengthened the file and never wrote the end of it: nothing but zeros from inside here
             raise JournalError(
                 f"{name}: record {number} at byte {base + at}: its bytes do not match its checksum and chain"
             )

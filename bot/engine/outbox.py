@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from bot.core.events import Cancelled, Unknown, VenueEvent
 from bot.core.ports import Broker, InLoopBroker
-from bot.domain.orders import Order
-from bot.domain.units import Nanos
+from bot.domain.orders import Order, OrderStatus
+from bot.domain.units import NS_PER_SECOND, Nanos
 from bot.engine.account import Account
 from bot.engine.journal import JournalWriter
 
@@ -26,6 +26,8 @@ class Outbox:
         self._journal = journal
         self._ready: deque[tuple[Account, Order | str, str]] = deque()
         self._external: deque[tuple[int, Account, Order | str]] = deque()
+        self.patience: Nanos | None = None
+        """How long after its decision an order may leave for the first time, None for ever: later its view is gone."""
         self.sent: Callable[[Account, Order | str], None] = lambda _account, _command: None
         """Called just before a command is handed to an external venue."""
 
@@ -77,6 +79,13 @@ class Outbox:
         """Queue a recorded command for an external venue once more: it may never have arrived."""
         self._external.append((self._journal.seq, account, command))
 
+    def _why_kept(self, account: Account, order: Order) -> str:
+        """Why an order is not handed on, empty when it is: a rung forbids it by now, or its record took too long."""
+        waited = self._now() - order.ts
+        if self.patience is not None and waited > self.patience:
+            return f"its record was durable only {waited / NS_PER_SECOND:.1f} s after the decision"
+        return account.may_leave(order)
+
     async def send(self) -> list[tuple[Account, VenueEvent]]:
         """Send external venues what is durable by now; a send that fails leaves the order UNKNOWN, never failed."""
         unknown: list[tuple[Account, VenueEvent]] = []
@@ -86,8 +95,10 @@ class Outbox:
             broker = account.broker
             if isinstance(broker, InLoopBroker) or not isinstance(broker, Broker):
                 continue
-            why = account.may_leave(command) if isinstance(command, Order) else ""
+            why = self._why_kept(account, command) if isinstance(command, Order) else ""
             if why and isinstance(command, Order):
+                if account.orders[command.id].status is not OrderStatus.SUBMITTED:
+                    continue  # it may have arrived when it was sent first: in doubt it stays
                 kept.add(command.id)
                 text = f"never sent: {why}"
                 unknown.append(

@@ -22,10 +22,12 @@ Prices = Callable[[str], tuple[Decimal, Decimal] | None]
 
 
 class VenueSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a venue behaves. `partial` is the chance that a fill is a part only, `reject` that an order is refused."""
+    """How a venue behaves. `partial` is the chance that a fill is a part only, `reject` that an order is refused, `race`
+    that an order is executed in part while its cancel is under way, and said to be cancelled before the fill is told."""
 
     partial: float = 0.0
     reject: float = 0.0
+    race: float = 0.0
     commission: Decimal = ZERO
     currency: str = "USD"
 
@@ -62,6 +64,10 @@ class Venue:
         self.refused_epochs = 0
         self.repeated = 0
         self.dead_man_fired = 0
+        self.raced = 0
+        """Fills that were told after the cancel they crossed."""
+        self.news: Callable[[], None] = lambda: None
+        """Called whenever something was said."""
         self._countdown: Nanos | None = None
         self._next = 0
         self._rng = rng
@@ -105,7 +111,11 @@ class Venue:
             self.dead.add(order_id)
             self._say(Cancelled(ts_recv=now, account=account, order_id=order_id, reason="never seen here"))
         elif held.status == "accepted":
-            self._end(held, "cancelled", now, "asked")
+            fill = self._race(held, now)
+            if held.status == "accepted":
+                self._end(held, "cancelled", now, "asked")
+            if fill is not None:
+                self._say(Filled(ts_recv=now, account=account, fill=fill))
         else:
             self._say_again(held, now)
 
@@ -161,9 +171,25 @@ class Venue:
         if abs(quantity) > 1 and self._rng.random() < self.settings.partial:
             part = Decimal(self._rng.randint(1, int(abs(quantity))))
             quantity = part if quantity > 0 else -part
-        self._fill(held, quantity, price, (bid + ask) / 2, now)
+        fill = self._fill(held, quantity, price, (bid + ask) / 2, now)
+        self._say(Filled(ts_recv=now, account=order.account, fill=fill))
 
-    def _fill(self, held: Held, quantity: Decimal, price: Decimal, mid: Decimal, now: Nanos) -> None:
+    def _race(self, held: Held, now: Nanos) -> Fill | None:
+        """A part of what is left executed at the market just before its cancel is seen to; None when nothing was."""
+        market = self.prices(held.order.instrument)
+        if not self.settings.race or market is None or self._rng.random() >= self.settings.race:
+            return None
+        bid, ask = market
+        buys = held.left > 0
+        price = ask if buys else bid
+        limit = held.order.limit
+        if limit is not None:
+            price = min(price, limit) if buys else max(price, limit)
+        part = Decimal(self._rng.randint(1, max(1, int(abs(held.left)))))
+        self.raced += 1
+        return self._fill(held, part if buys else -part, price, (bid + ask) / 2, now)
+
+    def _fill(self, held: Held, quantity: Decimal, price: Decimal, mid: Decimal, now: Nanos) -> Fill:
         order = held.order
         held.fills += 1
         held.filled += quantity
@@ -187,7 +213,7 @@ class Venue:
         self.fills.append(fill)
         self.positions[order.instrument] = self.positions.get(order.instrument, ZERO) + quantity
         self.cash -= quantity * price + self.settings.commission
-        self._say(Filled(ts_recv=now, account=order.account, fill=fill))
+        return fill
 
     def _end(self, held: Held, status: str, now: Nanos, reason: str) -> None:
         held.status = status
@@ -207,3 +233,4 @@ class Venue:
     def _say(self, event: VenueEvent) -> None:
         self._next += 1
         self.said.append((self._next, event))
+        self.news()
