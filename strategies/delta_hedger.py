@@ -376,8 +376,8 @@ class DeltaHedger:
         self._steady = self._prepare is not None or getattr(policy, "least_width", None) is not None
 
     def wake(self, view: StrategyView) -> Sequence[Target]:
-        """A quote moved: hedge whatever left its band."""
-        return self._decide_all(view)
+        """A quote moved: hedge whatever left its band. A rule that looks at the clock only leaves quotes to its timers."""
+        return self._decide_all(view) if self._needs_ticks else []
 
     def _hedged_delta(self, view: StrategyView, state: _State) -> float:
         """The net delta that the present hedge brings to its target; NaN where nothing was hedged, or no price scales it."""
@@ -523,7 +523,7 @@ class DeltaHedger:
             state.last_spot,
         )  # fmt: skip
         goal = hedge.target_delta if isinstance(hedge.target_delta, tuple) else (hedge.target_delta, hedge.target_delta)
-        return Seen(x, delta + held * pc, goal, reach, shaped, state.plan_spots)
+        return Seen(x, delta + held * pc, goal, reach, shaped, state.plan_spots, state.column == state.under)
 
     def watches(self) -> Sequence[str]:
         """Underlyings and hedge instruments."""

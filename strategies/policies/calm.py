@@ -39,9 +39,10 @@ class Seen(NamedTuple):
     """One underlying as its rule sees it now.
 
     `x` as the rule is shown it; `net` the net delta with the hedge and `target` where it is wanted (low, high), both in
-    underlying units; `reach` the hedges the book can
-    ask for, in contracts, None where the rule's band is not cut to them; `shaped` what a rule that shapes deltas sees of the
-    legs; `planned` the prices its plan is good for.
+    underlying units; `reach` the hedges the book can ask for, in contracts, None where the rule's band is not cut to them;
+    `shaped` what a rule that shapes deltas sees of the legs; `planned` the prices its plan is good for; `own` True where the
+    underlying hedges itself: else a price that is withdrawn leaves the hedge tradable on the last delta known, which then
+    must be one at which nothing is done.
     """
 
     x: BandInput
@@ -50,6 +51,7 @@ class Seen(NamedTuple):
     reach: tuple[float, float] | None = None
     shaped: LegInput | None = None
     planned: tuple[float, float] = (-math.inf, math.inf)
+    own: bool = True
 
 
 class Calm(NamedTuple):
@@ -86,7 +88,7 @@ def calm(rule: Any, legs: Bounded, seen: Seen, *, last: Extent | None) -> Calm |
             years=years,
         )
         width = SURE * float(rule.least_width(x, around))
-        if not width > 0.0:
+        if not width > 0.0 or (math.isinf(width) and not seen.own):
             return None
         if seen.shaped is not None and shape is not None:
             vols = shape(seen.shaped, around)
