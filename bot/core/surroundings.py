@@ -50,11 +50,6 @@ def least_size(interval: Interval) -> float:
     return max(interval[0], -interval[1], 0.0)
 
 
-def greatest_size(interval: Interval) -> float:
-    """The greatest absolute value in an interval."""
-    return max(interval[1], -interval[0])
-
-
 @runtime_checkable
 class Steady(Protocol):
     """Optional for a policy: its band is `want` -+ a half width (and `to`), and it can bound the half width from below.
