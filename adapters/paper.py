@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from decimal import Decimal
 from heapq import heappop, heappush
@@ -70,6 +71,8 @@ from bot.domain.units import NEVER, NS_PER_DAY, NS_PER_MINUTE, Nanos, Rate, Vol,
 ZERO: Final = Decimal(0)
 QUOTED: Final = QuotedSpread()
 EVERYTHING: Final = "*"
+REMEMBERED: Final = 100_000
+"""Orders and fills a venue can still speak of."""
 
 _T = TypeVar("_T")
 
@@ -291,7 +294,7 @@ class PaperBroker:
         self._taken: dict[tuple[int, int], tuple[tuple[Any, ...], Decimal]] = {}
         self._shift: dict[int, Decimal] = {}
         self._vols: dict[int, _RunningVol] = {}
-        self._fills: list[Fill] = []
+        self._fills: deque[Fill] = deque(maxlen=REMEMBERED)
         self._positions: dict[str, Decimal] = {}
         self._cash: dict[str, Decimal] = dict(self.options.cash)
         self._now: Nanos = 0
@@ -333,6 +336,10 @@ class PaperBroker:
             return
         due = now + self.options.latency + self._jitter(order.id)
         self._last_due[order.id] = due
+        if len(self._last_due) > 2 * REMEMBERED:
+            for old in [key for key in list(self._last_due)[:REMEMBERED] if key not in self._working]:
+                del self._last_due[old]
+                self._fills_before.pop(old, None)
         self._push(due, "arrive", order)
 
     def take_up(self, order: Order, *, filled: Decimal, fills: int, now: Nanos) -> None:

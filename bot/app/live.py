@@ -39,6 +39,7 @@ from bot.engine.loop import Loop
 
 State: TypeAlias = Literal["INIT", "RECOVER", "RECONCILE", "READY", "DRAIN", "STOPPED", "HALTED"]
 
+HOUR: Final[Nanos] = 3600 * NS_PER_SECOND
 PASSING: Final = ("journal", "clock", "venue", "draining", "lease")
 """Causes of a freeze that die with the process which found them: the next one finds out for itself."""
 
@@ -73,6 +74,8 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True):
     clock_step: float = 0.25
     clock_hold: float = 2.0
     staleness: StalenessRule = StalenessRule()
+    keep: int = 2000
+    """Orders that are over, samples and alarms kept in memory; the journal keeps all."""
     book: str = "main"
     holder: str = "evenkeel"
 
@@ -250,6 +253,7 @@ class LiveSession:
         self._reconciled: set[str] = set()
         self._leased: set[str] = set()
         self._sent_at: dict[str, Nanos] = {}
+        self._forgot_at = journal.seq
         self._deadlines: list[tuple[Nanos, str, Account]] = []
         self._unacknowledged: deque[tuple[int, Account, VenueEvent]] = deque()
         self._doubtful: dict[str, dict[str, Any]] = {}
@@ -444,6 +448,11 @@ class LiveSession:
                 self._ask_venue("an order was not answered")
         if self.loop.outbox.waiting:
             self._send.set()
+        if self.journal.seq - self._forgot_at >= self.settings.keep:
+            self._forgot_at = self.journal.seq
+            self._step(lambda: self.loop.forget(self.settings.keep))
+            known = self.loop.accounts[0].open_ids
+            self._sent_at = {order_id: at for order_id, at in self._sent_at.items() if order_id in known}
 
     def halt(self, why: str) -> None:
         """A core room failed: no new order, open ones are cancelled; a person has to look."""
@@ -574,7 +583,7 @@ class LiveSession:
                         await self._ask.wait()
                 self._ask.clear()
                 why, asked = self._ask_why, self.time.now()
-                since = self._known_until.get(account.name, 0) - 300 * NS_PER_SECOND
+                since = self._known_until.get(account.name, account.last_fill - HOUR) - 300 * NS_PER_SECOND
                 try:
                     async with asyncio.timeout(self.settings.snapshot_timeout):
                         said = await broker.snapshot(max(since, 0))

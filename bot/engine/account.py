@@ -190,6 +190,8 @@ class Account:
         self.order_count = 0
         self.order_version = 0
         self.fill_count = 0
+        self.last_fill: Nanos = 0
+        """The venue's stamp of the latest fill applied; 0 before the first."""
         self.halted = ""
         self.delays: list[Decimal] = []
         self.now: Nanos = 0
@@ -634,6 +636,7 @@ class Account:
         keys = {PositionKey(self.name, book, OWNER, fill.instrument): q for book, q in parts.items() if q}
         self.ledger.fill(fill, keys, first_of_order=first)
         self.fill_count += 1
+        self.last_fill = max(self.last_fill, fill.ts)
         self._note_delay(state.order, event)
         if first:
             self._throttle(self.gate.note_execution(state.order, fill.ts), event.ts_recv)
@@ -864,6 +867,16 @@ class Account:
         """Book interest, borrow or funding: `amount` received, negative when paid."""
         self.ledger.finance(currency, amount)
         self.pending.append(Financed(account=self.name, currency=currency, amount=amount))
+
+    def forget(self, keep: int) -> None:
+        """Live: let go of what only a report of the whole run would need. Sums stay, the journal has the rest."""
+        over = [order_id for order_id in self.orders if order_id not in self.open_ids]
+        for order_id in over[:-keep]:
+            del self.orders[order_id]
+        if len(self.delays) > keep:
+            self.delays[:] = [sum(self.delays, ZERO)]
+        del self.noted.needs[:-keep]
+        del self.noted.waits[:-keep]
 
     def take_facts(self) -> list[Fact]:
         """The facts since last asked; the law of the books is checked here."""

@@ -217,6 +217,7 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
     orders: list[OrderRecord] = []
     order_count: int = 0
     fill_count: int = 0
+    last_fill: Nanos = 0
     targets: list[tuple[str, str, Decimal]] = []
     opened: list[tuple[str, str, Decimal]] = []
     causes: dict[str, dict[str, str]] = {}

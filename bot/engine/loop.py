@@ -1456,6 +1456,17 @@ class Loop:
         alarm = Alarm(code=code, text=text, ts=self.now, underlying=underlying, action=action)
         self.accounts[0].alarm(alarm)
 
+    def forget(self, keep: int) -> None:
+        """Live: bound what grows with every fill; samples begin anew, so that a report is of the time since."""
+        for account in self.accounts:
+            account.forget(keep)
+        del self.alarms[:-keep]
+        if len(self.sampler.instants) > keep and self.started_at is not None:
+            self.sampler = Sampler(
+                self.universe, self.marks, self.valuation, self.accounts, self.settings.base_currency
+            )
+            self._sample(self.now, on_grid=True)
+
     def record(self) -> None:
         """Put on the record what accounts have to say, outside a step of the loop's own."""
         self._record()

@@ -166,6 +166,7 @@ def _relive_fill(account: Account, fact: Executed) -> None:
     keys = {PositionKey(account.name, book, OWNER, fill.instrument): q for book, q in fact.allocations.items()}
     account.ledger.fill(fill, keys, first_of_order=first)
     account.fill_count += 1
+    account.last_fill = max(account.last_fill, fill.ts)
     if state is None:
         return
     state.fill_ids.add(fill.id)
@@ -197,6 +198,7 @@ def state_of(account: Account, *, started_at: Nanos | None, closed: bool = False
         orders=[_record_of(state) for order_id, state in account.orders.items() if order_id in kept],
         order_count=account.order_count,
         fill_count=account.fill_count,
+        last_fill=account.last_fill,
         targets=[(book, key, quantity) for (book, key), quantity in account.targets.items()],
         opened=[(book, key, quantity) for (book, key), quantity in account.opened.items()],
         causes={key: dict(by) for key, by in account.causes.items()},
@@ -238,6 +240,7 @@ def restore(account: Account, state: AccountState) -> None:
         if record.status in OPEN:
             account.open_ids[record.order.id] = None
     account.order_count, account.fill_count = state.order_count, state.fill_count
+    account.last_fill = state.last_fill
     account.targets = {(book, key): quantity for book, key, quantity in state.targets}
     account.opened = {(book, key): quantity for book, key, quantity in state.opened}
     account.causes = {key: dict(by) for key, by in state.causes.items()}

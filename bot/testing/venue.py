@@ -39,6 +39,8 @@ class Held(msgspec.Struct, kw_only=True):
     status: str = "accepted"
     filled: Decimal = ZERO
     fills: int = 0
+    touched: Nanos = 0
+    """When its standing last changed."""
 
     @property
     def left(self) -> Decimal:
@@ -93,7 +95,7 @@ class Venue:
             self.repeated += 1
             self._say_again(held, now)
             return
-        held = self.orders[order.id] = Held(order=order)
+        held = self.orders[order.id] = Held(order=order, touched=now)
         if self.prices(order.instrument) is None or self._rng.random() < self.settings.reject:
             held.status = "rejected"
             text = "refused by the venue"
@@ -141,7 +143,7 @@ class Venue:
             self._meet(held, now)
 
     def snapshot(self, since: Nanos) -> Snapshot:
-        """All open orders and those that ended, fills from `since`, positions and cash."""
+        """Open orders, those that ended and fills made from `since`, positions and cash."""
         return Snapshot(
             orders=tuple(
                 VenueOrder(
@@ -152,6 +154,7 @@ class Venue:
                     status=h.status,
                 )
                 for h in self.orders.values()
+                if h.status == "accepted" or h.touched >= since
             ),
             fills=tuple(fill for fill in self.fills if fill.ts >= since),
             positions={key: quantity for key, quantity in self.positions.items() if quantity},
@@ -193,6 +196,7 @@ class Venue:
         order = held.order
         held.fills += 1
         held.filled += quantity
+        held.touched = now
         if not held.left:
             held.status = "filled"
         fill = Fill(
@@ -216,7 +220,7 @@ class Venue:
         return fill
 
     def _end(self, held: Held, status: str, now: Nanos, reason: str) -> None:
-        held.status = status
+        held.status, held.touched = status, now
         order = held.order
         self._say(Cancelled(ts_recv=now, account=order.account, order_id=order.id, reason=reason))
 
