@@ -264,8 +264,9 @@ class LiveSession:
             (a, a.broker) for a in loop.accounts if a.in_loop is None and isinstance(a.broker, Broker)
         ]
         self._watched = tuple(dict.fromkeys(key for key in loop.needed if key in loop.universe))
-        self._staleness = Staleness(self.settings.staleness)
-        self._stale: set[str] = set()
+        self.staleness = Staleness(self.settings.staleness)
+        self.stale: set[str] = set()
+        """Instruments whose quotes are silent, crossed or late."""
         loop.outbox.sent = self._note_sent
         loop.outbox.patience = round(self.settings.send_within * NS_PER_SECOND)
         if self._external:
@@ -513,8 +514,15 @@ class LiveSession:
             self._thaw_all("clock")
 
     def _freeze_all(self, cause: str, text: str) -> None:
+        self._freeze(self.loop.accounts, cause, text)
+
+    def _freeze_external(self, cause: str, text: str) -> None:
+        """Stop the accounts that trade at a venue; those beside them trade on paper and go on."""
+        self._freeze([account for account, _ in self._external], cause, text)
+
+    def _freeze(self, accounts: Sequence[Account], cause: str, text: str) -> None:
         news = False
-        for account in self.loop.accounts:
+        for account in accounts:
             if cause not in account.causes.get(ALL, {}):
                 account.freeze(ALL, cause, text)
                 news = True
@@ -685,7 +693,7 @@ class LiveSession:
             if event.instrument in self._watched:
                 bid, ask = (math.nan if side is None else side for side in (event.bid, event.ask))
                 lag = self._clock.now() - event.ts_event
-                self._staleness.hear(event.instrument, mono=mono, bid=bid, ask=ask, lag=lag)
+                self.staleness.hear(event.instrument, mono=mono, bid=bid, ask=ask, lag=lag)
         elif isinstance(event, QuoteBatch):
             for key in self._watched:
                 rows = np.flatnonzero(event.instrument == self.loop.universe.index(key))
@@ -693,16 +701,16 @@ class LiveSession:
                     row = int(rows[-1])
                     lag = self._clock.now() - int(event.ts_event[row])
                     bid, ask = float(event.bid[row]), float(event.ask[row])
-                    self._staleness.hear(key, mono=mono, bid=bid, ask=ask, lag=lag)
+                    self.staleness.hear(key, mono=mono, bid=bid, ask=ask, lag=lag)
 
     def _look_for_stale(self) -> None:
         """Stop an underlying whose own or hedge quotes fell silent, crossed or late, until they are well again."""
         mono = self._clock.monotonic()
         for key in self._watched:
-            why = self._staleness.why(key, mono=mono)
+            why = self.staleness.why(key, mono=mono)
             if why == "never seen":
                 continue  # nobody begins before it was
-            was = key in self._stale
+            was = key in self.stale
             if (why is not None) == was:
                 continue
             cause = f"stale {key}"
@@ -712,7 +720,7 @@ class LiveSession:
                     account.freeze(underlying, cause, f"the quote of {key} is {why}")
                 else:
                     account.thaw(underlying, cause)
-            (self._stale.discard if was else self._stale.add)(key)
+            (self.stale.discard if was else self.stale.add)(key)
             self._count("stale" if why is not None else "fresh again")
             self._step(self.loop.record)
 
@@ -724,13 +732,13 @@ class LiveSession:
             self._count(f"task {event.what}")
             text = f"task {event.task} {event.what}: {type(event.fault).__name__}: {event.fault}"
             if event.task.startswith("venue "):
-                self._freeze_all("venue", text)
+                self._freeze_external("venue", text)
             for feed in event.serves:
                 self._drop_feed(feed, text)
             if not event.serves:
                 self._alarm(f"task_{event.what}", text, now)
             if event.what != "failed" and event.task.startswith("venue "):
-                self._freeze_all("lease", f"the venue does not hear this process any more: {text}")
+                self._freeze_external("lease", f"the venue does not hear this process any more: {text}")
         elif event.what == "ended" and event.serves:
             self._open_feeds -= 1
 

@@ -36,7 +36,7 @@ from bot.core.events import Control
 from bot.core.ports import Feed
 from bot.domain.orders import OrderStatus
 from bot.domain.units import NEVER, NS_PER_SECOND, Nanos, iso
-from bot.engine.journal import Alarmed, Controlled, LiveJournal
+from bot.engine.journal import Alarmed, Controlled, Executed, LiveJournal, Ordered, VenueSaid
 from bot.engine.kill import Rung
 from bot.pricing import black
 
@@ -198,6 +198,9 @@ class Service:
         self.session.on_state = self._say_state
         run.loop.bus.subscribe(Controlled, lambda _: self.write_status(), serves="status")
         run.loop.bus.subscribe(Alarmed, self._say_alarm, serves="log")
+        self._orders: dict[str, int] = {}
+        for kind in (Ordered, VenueSaid, Executed):
+            run.loop.bus.subscribe(kind, self._count_order, serves="metrics")
 
     async def run(self) -> State:
         """Live to the end."""
@@ -273,12 +276,12 @@ class Service:
         session, account = self.session, self.run_.accounts[0]
         now = session.time.now()
         tasks = [] if session.tasks is None else session.tasks.states()
-        statuses: dict[str, int] = {}
+        unknown_now = 0
         unknown: dict[str, float] = {}
         for order_id in account.open_ids:
             state = account.orders[order_id]
-            statuses[str(state.status)] = statuses.get(str(state.status), 0) + 1
             if state.status is OrderStatus.UNKNOWN:
+                unknown_now += 1
                 key = account.underlying_of(account.universe.get(state.order.instrument))
                 unknown[key] = max(unknown.get(key, 0.0), (now - state.order.ts) / NS_PER_SECOND)
         return Reading(
@@ -289,14 +292,16 @@ class Service:
             loop_lag_worst=self._lag.worst(asyncio.get_running_loop().time()),
             queue_depth={"inbox": len(session.inbox)},
             feed_rows={feed.name: _rows_of(feed) for feed in self.run_.feeds},
-            orders=statuses,
+            orders=dict(self._orders),
+            stale={account.underlying_of(account.universe.get(key)): 1 for key in session.stale},
+            hedge_error=_hedge_errors(self.run_, now),
             open_orders=len(account.open_ids),
             refusals={code: n for code, n in account.refusals.items() if not code.startswith("venue:")},
             rejects={
                 code.removeprefix("venue:"): n for code, n in account.refusals.items() if code.startswith("venue:")
             },
             unknown_age=unknown,
-            unknown_orders=statuses.get("unknown", 0),
+            unknown_orders=unknown_now,
             commit_waiting=session.journal.waiting,
             commit=session.commit_latency.counts(),
             decision=session.decision_latency.counts(),
@@ -347,6 +352,13 @@ class Service:
             account=fact.account,
         )
 
+    def _count_order(self, fact: Ordered | VenueSaid | Executed) -> None:
+        """How many orders of the traded account came to each state since the start."""
+        if fact.account != self.run_.accounts[0].name:
+            return
+        state = "submitted" if isinstance(fact, Ordered) else "filled" if isinstance(fact, Executed) else fact.what
+        self._orders[state] = self._orders.get(state, 0) + 1
+
     def _say_task(self, event: TaskEvent) -> None:
         if event.what in {"failed", "opened", "permanent"}:
             self._log.warning("task", task=event.task, what=event.what, fault=repr(event.fault), wait=event.wait)
@@ -360,6 +372,18 @@ def _tick_ages(run: Run, now: Nanos) -> dict[str, float]:
         if seen != NEVER:
             ages[key] = (now - seen) / NS_PER_SECOND
     return ages
+
+
+def _hedge_errors(run: Run, now: Nanos) -> dict[str, float]:
+    """By underlying, the net delta of everything on it, orders under way half counted, less what it is hedged to."""
+    errors: dict[str, float] = {}
+    for hedge in {hedge for slot in run.accounts[0].slots for hedge in getattr(slot.strategy, "hedges", ())}:
+        found = run.accounts[0].gate.net_delta(hedge.underlying, now)
+        target = hedge.target_delta
+        middle = (found.low + found.high) / 2.0
+        low, high = target if isinstance(target, tuple) else (target, target)
+        errors[hedge.underlying] = middle - min(max(middle, low), high)
+    return errors
 
 
 def _rows_of(feed: Feed) -> dict[str, int]:
