@@ -1179,7 +1179,9 @@ class Loop:
         slot.view.now = now
         strategy: object = slot.strategy
         try:
-            if self._recovered is not None and isinstance(strategy, Restores):
+            found = self._recovered
+            began = found is not None and found.began(slot.account.name, slot.strategy.name)
+            if began and isinstance(strategy, Restores):
                 strategy.restore(slot.view, slot.account.memories.get(slot.strategy.name, b"null"))
                 targets: Sequence[Target] = ()
             else:

@@ -34,6 +34,7 @@ from bot.engine.facts import (
     Refused,
     Remembered,
     Restated,
+    Skipped,
     Snapshotted,
     Started,
     TargetSet,
@@ -62,6 +63,8 @@ class Recovered:
         self.since_snapshot = 0
         self.seen: set[str] = set()
         """Accounts the journal knows; one that a later configuration added begins anew."""
+        self._began: set[tuple[str, str]] = set()
+        self._snapped = False
 
     def take(self, step: Step) -> None:
         """Fold one record."""
@@ -75,6 +78,9 @@ class Recovered:
                 continue  # an account this configuration no longer has
             if isinstance(fact, Started | Snapshotted):
                 self.seen.add(fact.account)
+            if isinstance(fact, TargetSet | Asked | Remembered | Skipped):
+                self._began.add((fact.account, fact.strategy))
+            self._snapped = self._snapped or isinstance(fact, Snapshotted)
             if isinstance(fact, Started):
                 self.started_at = step.ts
             elif isinstance(fact, Snapshotted):
@@ -84,6 +90,11 @@ class Recovered:
             elif isinstance(fact, Closed):
                 self.closed = True
             relive(account, fact, step.ts)
+
+
+    def began(self, account: str, strategy: str) -> bool:
+        """True when a strategy has left a trace: one that died between the session's start and its own starts again."""
+        return self._snapped or (account, strategy) in self._began
 
 
 def relive(account: Account, fact: Fact, ts: Nanos) -> None:

@@ -130,7 +130,7 @@ class LateFill(Defect):
     """A fill that crossed a cancel is dropped."""
 
     name = "late fill dropped"
-    found_as = ("false difference", "fill lost", "position", "left in doubt")
+    found_as = ("acknowledged before durable", "false difference", "fill lost", "position")
 
     def faults(self, drawn: Faults) -> Faults:
         """Orders are filled while they are cancelled."""

@@ -210,6 +210,10 @@ class Watch:
         self._arrived: dict[str, Order] = {}
         self._landmarks: dict[int, list[dict[str, Any]]] = {}
         """What the accounts were after so many records of the journal in use."""
+        self.beside: list[list[Fact]] = []
+        """The facts of the account beside the venue's, record by record."""
+        self.beside: list[list[Fact]] = []
+        """The facts of the account beside the venue's, record by record."""
         self._safe = 0
         """Records of the journal in use that a crash cannot take."""
         self._rng = sim.stream("watch")
@@ -263,6 +267,8 @@ class Watch:
                 self._sim.seen["transfer"] += 1
             mirror = daemon.mirror[0 if fact.account == "dynamic" else 1]
             relive(mirror, fact, step.ts)
+        self.beside.append([fact for fact in step.facts if fact.account == "shadow"])
+        self.beside.append([fact for fact in step.facts if fact.account == "shadow"])
         story.history.append([fact for fact in step.facts if fact.account == "dynamic"])
 
     def durable(self, daemon: Daemon) -> int:

@@ -705,6 +705,8 @@ class Daemon:
         rng = sim.stream(f"death {number}")
         self._dies_at = rng.choice(POINTS) if sim.faults.crash_every and rng.random() < 0.5 else ""
         self._passes_left = rng.choice([0, 0, 1, 5, 30]) if self._dies_at != "clock" else rng.randrange(400)
+        if sim.dies_at and number < 6:
+            self._dies_at, self._passes_left = sim.dies_at, (0, 1, 2, 4, 10, 30)[number]
         self.wire = sim.defect.wire(self, sim.stream(f"wire {number}"))
 
     def passing(self, point: str) -> None:
@@ -816,14 +818,20 @@ class Sim:
     """The world: street, venue, disk, and one daemon after another.
 
     `defect` plants a fault of the program: any object with the hooks of `Defect` (see docs/simulation.md). `broken` lists
-    what was found broken, in order.
+    what was found broken, in order. `dies_at` names a point at which the first six daemons die, each a little later.
     """
 
     def __init__(
-        self, world: World, faults: Faults | None = None, *, every: float = 0.5, defect: Defect = SOUND
+        self,
+        world: World,
+        faults: Faults | None = None,
+        *,
+        every: float = 0.5,
+        dies_at: str = "",
+        defect: Defect = SOUND,
     ) -> None:
         self._base = world.rng.random()
-        self.world, self.every, self.defect = world, every, defect
+        self.world, self.every, self.defect, self.dies_at = world, every, defect, dies_at
         self.faults = defect.faults(Faults.drawn(self.stream("faults")) if faults is None else faults)
         self.just_slept = False
         """True for the moment after the machine woke: what fell due in its sleep has not been seen to yet."""
@@ -859,6 +867,12 @@ class Sim:
     def starts(self) -> int:
         """How many daemons there were."""
         return len(self.daemons)
+
+    def weather_turns(self, faults: Faults) -> None:
+        """From now on the world is as bad as this."""
+        self.faults = faults
+        self.disk.fault_rate = faults.disk
+        self.venue.settings = VenueSettings(partial=faults.partial, reject=faults.reject, race=faults.race)
 
     def digest(self) -> str:
         """A digest of everything that daemons recorded and the venue did."""
@@ -967,9 +981,8 @@ class Sim:
         self._haunting = asyncio.create_task(return_from_the_dead(), name=f"zombie {daemon.number}")
 
     def _calm(self) -> None:
-        self.faults = self.faults.calmed()
-        self.disk.fault_rate, self.disk.full = 0.0, False
-        self.venue.settings = VenueSettings()
+        self.weather_turns(self.faults.calmed())
+        self.disk.full = False
         self.venue_down = False
         self.machine.set_right()
 
@@ -1074,17 +1087,18 @@ class Sim:
             if rng.random() >= self.faults.people_rate:
                 continue
             verb = rng.choice(["halt", "kill", "stop", "reconcile", "accept_clock"])
-            if not self._say(verb, rng.choice(["no_new_risk", "hedge_only", "cancel_all"]) if verb == "kill" else ""):
+            if not self.say(verb, rng.choice(["no_new_risk", "hedge_only", "cancel_all"]) if verb == "kill" else ""):
                 continue
             if verb in undo:
                 await asyncio.sleep(rng.uniform(1.0, 15.0))
-                while not self._say(undo[verb], ""):
+                while not self.say(undo[verb], ""):
                     await asyncio.sleep(0.5)
                 # a word that a crash took away is said again
                 await asyncio.sleep(2.0)
-                self._say(undo[verb], "")
+                self.say(undo[verb], "")
 
-    def _say(self, verb: str, argument: str) -> bool:
+    def say(self, verb: str, argument: str) -> bool:
+        """Tell the daemon a person's word; False when it cannot hear now."""
         session = getattr(self.daemon, "session", None)
         if session is None or session.state not in {"RECONCILE", "READY", "HALTED"}:
             return False
