@@ -716,6 +716,8 @@ def _slot_rows(
     if policy is not None and live:
         policy.asked.clear()
         slot.strategy.wake(slot.view)  # the replay is thrown away: asking changes no run
+        if not policy.asked:
+            slot.strategy.timer(slot.view, "explain")  # a rule by the clock leaves quotes alone
     policy = policy if live else None
     return [_hedge_row(run, account, slot, hedge, policy, last.get(hedge.underlying), history, now) for hedge in hedges]
 
