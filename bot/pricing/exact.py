@@ -280,7 +280,8 @@ def make_grid(problem: Problem, *, per_step: int | None = None, columns: int | N
     per_step = _rows_per_step(problem, lo, hi) if per_step is None else per_step
     half = math.ceil(TERM_REACH * math.sqrt(N) * per_step)
     x: Array = np.asarray(np.arange(-half, half + 1) * (s / per_step), dtype=np.float64)
-    y, zero, lattice = _holdings(problem, lo, hi, columns)
+    most = _with_closing(problem, hi) if reach is None else hi
+    y, zero, lattice = _holdings(problem, lo, hi, columns, most=most)
     times = np.arange(N + 1) * problem.step
     return Grid(
         x=x,
@@ -310,12 +311,15 @@ def _rows_per_step(problem: Problem, lo: float, hi: float) -> int:
     return max(needed, math.ceil(8.0 / math.sqrt(problem.dates)))
 
 
-def _holdings(problem: Problem, lo: float, hi: float, columns: int | None) -> tuple[Array, int, bool]:
-    """Columns lo..hi through 0 (at least four on each side that has any), the column of 0, whether they are lots."""
+def _holdings(problem: Problem, lo: float, hi: float, columns: int | None, *, most: float) -> tuple[Array, int, bool]:
+    """Columns lo..most through 0 (at least four on each side that has any), the column of 0, whether they are lots.
+
+    They lie as close as lo..hi asks for.
+    """
     span = hi - lo
     if span <= 0.0:
         lo, hi, span = 0.0, 1.0, 1.0
-    most = _with_closing(problem, hi)
+    most = max(most, hi)
     lot = problem.lot
     if lot > 0.0 and span / lot <= LOT_COLUMNS:
         below, above = math.ceil(-lo / lot - 1e-9), math.ceil(most / lot - 1e-9)
