@@ -150,6 +150,14 @@ class Asked(_Fact, frozen=True, gc=False, kw_only=True, tag="asked"):
     name: str
 
 
+class Rang(_Fact, frozen=True, gc=False, kw_only=True, tag="rang"):
+    """A timer asked for at `ts` has rung, and was not asked for again under its name: a restart rings it no more."""
+
+    strategy: str
+    ts: Nanos
+    name: str
+
+
 class Began(_Fact, frozen=True, gc=False, kw_only=True, tag="began"):
     """A process took the book over: its release and configuration, the epoch of its lease, and how many began before it."""
 
@@ -268,6 +276,7 @@ Fact: TypeAlias = (
     | Financed
     | Froze
     | Asked
+    | Rang
     | Began
     | Reconciled
     | Balanced

@@ -46,8 +46,9 @@ from bot.domain.orders import OrderStatus
 from bot.domain.units import NEVER, NS_PER_MINUTE, NS_PER_YEAR, Nanos, decimal_of, iso
 from bot.engine import bonds, controls, kill, renewal
 from bot.engine.account import Account, Slot
+from bot.engine.facts import Rang
 from bot.engine.gate import MODE
-from bot.engine.journal import Asked, Balanced, Closed, Fact, JournalWriter, Snapshotted, Started
+from bot.engine.journal import Asked, Balanced, Closed, Fact, JournalWriter, LiveJournal, Snapshotted, Started
 from bot.engine.marks import NAN, Marks
 from bot.engine.outbox import Outbox
 from bot.engine.recovery import Recovered, state_of
@@ -962,10 +963,20 @@ class Loop:
             except Exception as fault:  # noqa: BLE001  a strategy's fault stops its own book only
                 self._disable(slot, fault)
                 return
+            self._note_rung(slot, ts, name)
             if targets:
                 self._settle(slot, targets)
 
         self._at(ts, STRATEGY, ring)
+
+    def _note_rung(self, slot: Slot, ts: Nanos, name: str) -> None:
+        """Put a ring on the record, where a restart would ring anew; asking again under the name says so too."""
+        if not isinstance(self.journal, LiveJournal):
+            return
+        account, strategy = slot.account, slot.strategy.name
+        again = (f for f in account.pending if isinstance(f, Asked) and (f.strategy, f.name) == (strategy, name))
+        if next(again, None) is None:
+            account.pending.append(Rang(account=account.name, strategy=strategy, ts=ts, name=name))
 
     def _disable(self, slot: Slot, fault: Exception) -> None:
         slot.disabled = f"{type(fault).__name__}: {fault}"

@@ -30,6 +30,7 @@ from bot.engine.facts import (
     Froze,
     Ordered,
     OrderRecord,
+    Rang,
     Reconciled,
     Refused,
     Remembered,
@@ -91,7 +92,6 @@ class Recovered:
                 self.closed = True
             relive(account, fact, step.ts)
 
-
     def began(self, account: str, strategy: str) -> bool:
         """True when a strategy has left a trace: one that died between the session's start and its own starts again."""
         return self._snapped or (account, strategy) in self._began
@@ -127,6 +127,8 @@ def relive(account: Account, fact: Fact, ts: Nanos) -> None:
             account.memories[fact.strategy] = bytes(fact.memory)
         case Asked():
             _relive_timer(account, fact, ts)
+        case Rang():
+            account.timers.pop((fact.strategy, fact.ts, fact.name), None)
         case Froze():
             account.set_cause(fact.key, fact.cause, fact.text)
         case Refused():

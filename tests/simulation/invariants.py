@@ -271,6 +271,10 @@ class Watch:
         self.beside.append([fact for fact in step.facts if fact.account == "shadow"])
         story.history.append([fact for fact in step.facts if fact.account == "dynamic"])
 
+    def story(self, daemon: Daemon) -> Story:
+        """What the records of a daemon say."""
+        return self._stories[daemon.number]
+
     def durable(self, daemon: Daemon) -> int:
         """Whole records on the synced part of a daemon's disk."""
         disk, reader = self._synced.setdefault(daemon.number, (daemon.disk, Synced()))
@@ -301,7 +305,9 @@ class Watch:
 
     def _judge_order(self, daemon: Daemon, story: Story, order: Order) -> None:
         sim = self._sim
-        from tests.simulation.world import LIMITS, STALE_AFTER  # noqa: PLC0415  the world imports this module
+        from tests.simulation.world import STALE_AFTER  # noqa: PLC0415  the world imports this module
+
+        limits = sim.defect.limits()
 
         if order.id in story.orders:
             self.broke("id reused", f"{order.id} was {story.orders[order.id]}, is {order}")
@@ -315,12 +321,12 @@ class Watch:
                 self.broke("hedged in doubt", f"{order.id} of {order.instrument} while {doubtful} is UNKNOWN")
         low, high = story.worst(order.instrument)
         after = high + order.quantity if order.quantity > 0 else low + order.quantity
-        bound = LIMITS.max_position or ZERO
+        bound = limits.max_position or ZERO
         if abs(after) > bound and abs(after) > abs(after - order.quantity):
             self.broke("limit breached", f"{order.id}: worst case {after} of {order.instrument}, bound {bound}")
-        if len(story.open) >= (LIMITS.max_open_orders or 0):
+        if len(story.open) >= (limits.max_open_orders or 0):
             self.broke("limit breached", f"{order.id}: {len(story.open)} orders are open")
-        if abs(order.quantity) > (LIMITS.max_order_quantity or ZERO) and not order.quantity * after <= 0:
+        if abs(order.quantity) > (limits.max_order_quantity or ZERO) and not order.quantity * after <= 0:
             self.broke("limit breached", f"{order.id}: quantity {order.quantity}")
         tick = daemon.ticks.get(order.instrument)
         if order.instrument in sim.street.mids and (
@@ -423,7 +429,12 @@ class Watch:
         from tests.simulation.world import TURN  # noqa: PLC0415  the world imports this module
 
         session = daemon.session
-        if session.state not in {"READY", "HALTED"} or session.loop.started_at is None or daemon.rung_at is None:
+        if (
+            session.state not in {"READY", "HALTED"}
+            or session.loop.started_at is None
+            or daemon.rung_at is None
+            or daemon.silent
+        ):
             return
         late = self._sim.machine.true() - daemon.rung_at
         if late > self._patience(daemon) * TURN + 2 * SECOND and not self._sim.just_slept:

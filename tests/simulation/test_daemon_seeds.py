@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import asyncio
 import os
 import subprocess
 import sys

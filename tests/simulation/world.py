@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import Context
@@ -368,6 +369,11 @@ class Wire:
                 if number not in self._under_way:
                     self._bring(number, event)
 
+    def said_again(self, event: VenueEvent) -> None:
+        """The venue says something that it has said, and that was acknowledged, long ago."""
+        self._numbers[id(event)] = (-1, event)
+        self._arrive(event)
+
     def release(self) -> None:
         """The line is free again: what waited in it arrives now."""
         self.held = False
@@ -597,7 +603,7 @@ class Rester:
         k = self._done
         found: list[Target] = []
         mid = view.market.mid(view.universe.index(STOCK.id))
-        if mid == mid:
+        if math.isfinite(mid):
             want = self.WANTS[k % len(self.WANTS)]
             up = want > view.exposure(STOCK.id)
             away = self.AWAY[k % len(self.AWAY)]
@@ -666,6 +672,14 @@ class Defect:
         """The journal as loop, outbox and session see it."""
         return journal
 
+    def strategies(self, daemon: Daemon, name: str) -> list[Strategy]:
+        """Who trades in an account."""
+        return daemon.strategies(name)
+
+    def limits(self) -> LimitSettings:
+        """What orders are held against, here and by the invariants."""
+        return LIMITS
+
     def account(self, name: str, **parts: Any) -> Account:
         """An account."""
         return Account(name, **parts)
@@ -701,7 +715,8 @@ class Daemon:
         """When the strategy of timers was last called, by the world's time; None while nothing is due."""
         self.accounts: list[Account] = []
         self.mirror: list[Account] = []
-        self.stop_asked = False
+        self.silent = False
+        """True where nobody is to be called by timers for ever."""
         rng = sim.stream(f"death {number}")
         self._dies_at = rng.choice(POINTS) if sim.faults.crash_every and rng.random() < 0.5 else ""
         self._passes_left = rng.choice([0, 0, 1, 5, 30]) if self._dies_at != "clock" else rng.randrange(400)
@@ -770,6 +785,8 @@ class Daemon:
             feeds=[StreetFeed(self, sim.stream(f"feed {self.number}"))],
             clock=Clock(self),
             rng=sim.stream(f"session {self.number}"),
+            release="sim",
+            config_hash="sim",
             settings=LiveSettings(
                 ack_timeout=1.0, reconcile_every=5.0, snapshot_timeout=2.0, drain=3.0, dead_man=8.0, holder="sim"
             ),
@@ -797,14 +814,15 @@ class Daemon:
             marks=marks,
             valuation=valuation,
             broker=broker,
-            strategies=[] if bare else self._strategies(name),
-            gate=GateSettings(limits=LIMITS),
+            strategies=[] if bare else defect.strategies(self, name),
+            gate=GateSettings(limits=defect.limits()),
         )
         if not bare:
             defect.gate(account)
         return account
 
-    def _strategies(self, name: str) -> list[Strategy]:
+    def strategies(self, name: str) -> list[Strategy]:
+        """A banded hedger of both stocks, one by the clock, and beside the venue's one with resting orders."""
         hedges = [
             Hedge(underlying=STOCK.id, instrument=STOCK.id),
             Hedge(underlying=OTHER.id, instrument=OTHER.id),
@@ -812,6 +830,19 @@ class Daemon:
         banded = DeltaHedger(hedges=hedges, policy=DeltaBand(half_width=8.0), name="banded", book="main")
         timed = DeltaHedger(hedges=hedges[:1], policy=FixedInterval(interval="7s"), name="timed", book="timed")
         return [banded, timed, Rester(self)] if name == "dynamic" else [banded, timed]
+
+
+def bare_accounts() -> list[Account]:
+    """The accounts of this world with nobody in them, to fold records into."""
+    universe = Universe(INSTRUMENTS)
+    marks = Marks(universe)
+    valuation = Valuation(universe, marks, ValuationSettings(vol="fixed", vol_value=0.2))
+    accounts = []
+    for name in ("dynamic", "shadow"):
+        paper = PaperBroker(PaperOptions(), seed=1)
+        paper.attach(universe, marks, name)
+        accounts.append(Account(name, universe=universe, marks=marks, valuation=valuation, broker=paper, strategies=[]))
+    return accounts
 
 
 class Sim:
@@ -1121,9 +1152,9 @@ __all__ = [
     "OTHER",
     "POINTS",
     "PUT",
+    "SOUND",
     "STALE_AFTER",
     "TURN",
-    "SOUND",
     "Clock",
     "Daemon",
     "Defect",
@@ -1136,4 +1167,5 @@ __all__ = [
     "StreetFeed",
     "TaskCommitter",
     "Wire",
+    "bare_accounts",
 ]
