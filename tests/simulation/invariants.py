@@ -61,6 +61,7 @@ INVARIANTS: Final[dict[str, str]] = {
     "start refused": "a crash leaves a journal that opens",
     "daemon failed": "no fault of the world ends a daemon",
     "halted by a fault": "no fault of the world halts the engine",
+    "time went back": "records follow each other in time, whatever the wall clock does",
     "timer lost": "a timer rings when it is due, by the world's clock",
     "left in doubt": "once the world is calm no order is in doubt and nothing is frozen",
     "false difference": "no difference with the venue is found where everything can be explained",
@@ -117,6 +118,7 @@ class Story:
         self.said: dict[tuple[str, str], int] = {}
         """Record number of what the venue said of an order."""
         self.positions: dict[str, Decimal] = {}
+        self.last_ts: Nanos = 0
         self.halted = False
         self.rung = Rung.NONE
         self.history: list[list[Fact]] = []
@@ -255,6 +257,9 @@ class Watch:
     def appended(self, daemon: Daemon, step: Step) -> None:
         """A record was made: judge its facts in their order, then fold them."""
         story = self._stories[daemon.number]
+        if step.ts < story.last_ts:
+            self.broke("time went back", f"record {step.seq} is of {step.ts}, the one before of {story.last_ts}")
+        story.last_ts = step.ts
         for fact in step.facts:
             if fact.account == "dynamic":
                 self._judge(daemon, story, fact)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from bot.core.errors import JournalError
 from bot.domain.units import NS_PER_SECOND
 from bot.engine.facts import Executed, Ordered, TargetSet
 from bot.testing.virtual_time import World, run
 from tests.simulation.defects import PLANTED
-from tests.simulation.world import POINTS, SOUND, Defect, Faults, Sim
+from tests.simulation.world import POINTS, SOUND, Daemon, Defect, Faults, Sim
 
 SEEDS = int(os.environ.get("EVENKEEL_SEEDS", "500"))
 CHUNKS = 20
@@ -112,6 +113,36 @@ def test_each_planted_defect_is_found(defect: Defect) -> None:
 def test_planted_defects_are_twelve_and_differ() -> None:
     """Each defect has a name of its own."""
     assert len({defect.name for defect in PLANTED}) == len(PLANTED) >= 12
+
+
+def test_lying_clocks_cost_no_timer_and_no_order() -> None:
+    """Leaps of a second and an hour, a standing clock and a sleeping machine, at any instant, before and after starts."""
+    seen: Counter[str] = Counter()
+    for seed in range(20):
+        sim = lived(seed, Faults(clock_rate=0.2, crash_every=20.0, people_rate=0.05), seconds=60.0)
+        assert not sim.broken, f"seed {seed}: {sim.broken}"
+        seen.update(sim.seen)
+    assert not [name for name in CLOCKS if not seen[name]]
+
+
+def test_a_second_process_on_the_same_disk_is_refused() -> None:
+    """One book, one hedger: whoever finds the journal held does not start."""
+
+    async def main(world: World) -> str:
+        sim = Sim(world, CALM)
+        running = asyncio.create_task(sim.live(10.0, settle=5.0))
+        await asyncio.sleep(5.0)
+        second = Daemon(sim, world.process("second"), sim.disk, 99)
+        try:
+            await second.live()
+        except JournalError as fault:
+            return str(fault)
+        finally:
+            await running
+            assert not sim.broken
+        return ""
+
+    assert "another process holds this journal" in run(main, seed=1)
 
 
 def test_a_venue_with_faults_leaves_the_shadow_as_it_was() -> None:
