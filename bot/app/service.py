@@ -71,6 +71,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     durable: int
     recovered: int
     ready_after_s: float | None
+    """From the start of the process, imports included; `ready_cpu_s` is the processor time it took of that."""
+    ready_cpu_s: float | None
     positions: dict[str, str]
     orders: dict[str, int]
     kill: str
@@ -85,7 +87,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     alarms: int
 
 
-def status_of(session: LiveSession, run: Run, began: Nanos) -> Status:
+def status_of(session: LiveSession, run: Run, began: Nanos, ready_cpu: float | None = None) -> Status:
     """How it stands now."""
     account = session.loop.accounts[0]
     orders: dict[str, int] = {}
@@ -106,6 +108,7 @@ def status_of(session: LiveSession, run: Run, began: Nanos) -> Status:
         durable=session.journal.durable,
         recovered=run.recovered,
         ready_after_s=None if ready is None else round((ready - began) / 1e9, 3),
+        ready_cpu_s=ready_cpu,
         positions={key: str(quantity) for key, quantity in account.ledger.quantities().items()},
         orders=orders,
         kill=account.gate.kill.words,
@@ -199,6 +202,7 @@ class Service:
         run.loop.bus.subscribe(Controlled, lambda _: self.write_status(), serves="status")
         run.loop.bus.subscribe(Alarmed, self._say_alarm, serves="log")
         self._orders: dict[str, int] = {}
+        self._ready_cpu: float | None = None
         for kind in (Ordered, VenueSaid, Executed):
             run.loop.bus.subscribe(kind, self._count_order, serves="metrics")
 
@@ -269,7 +273,7 @@ class Service:
 
     def status(self) -> Status:
         """How it stands now."""
-        return status_of(self.session, self.run_, self.began)
+        return status_of(self.session, self.run_, self.began, self._ready_cpu)
 
     def reading(self) -> Reading:
         """What a monitor is told."""
@@ -334,6 +338,7 @@ class Service:
         else:
             self._log.info("state", state=state, recovered=self.run_.recovered)
         if state == "READY":
+            self._ready_cpu = self._ready_cpu or round(time.process_time(), 3)
             self._notifier.ready()
         elif state in {"DRAIN", "STOPPED"}:
             self._notifier.stopping()
