@@ -210,11 +210,11 @@ class Service:
         """Live to the end."""
         loop = asyncio.get_running_loop()
         self._committer.done = lambda fault: _pass_on(loop, self.session, fault)
-        _listen_to_signals(loop, self.session)
+        listen_to_signals(loop, self.session)
         try:
             async with Supervisor(rng=Random(), tell=self._say_task) as tasks:
                 tasks.adapter("status", self._keep_status, essential=False)
-                tasks.adapter("control file", lambda: _read_control(self.session, self.folder), essential=False)
+                tasks.adapter("control file", lambda: read_control(self.session, self.folder), essential=False)
                 tasks.adapter("lag", self._lag.run, essential=False)
                 if self._watchdog_period is not None:
                     watchdog = Watchdog(self._notifier, self.checks(), period=self._watchdog_period)
@@ -261,15 +261,9 @@ class Service:
 
     def _obey(self, command: Command) -> dict[str, Any]:
         """Pass a person's word on to the engine; what came of it is in the journal and the status."""
-        match command:
-            case Kill():
-                verb, argument = "kill", f"{command.level}: {command.reason}"
-            case Tighten():
-                verb, argument = "tighten", f"{command.limit}={command.value}"
-            case Approve():
-                verb, argument = "approve" if command.approve else "decline", command.order
-        self.session.tell(Control(ts_recv=0, verb=verb, argument=argument, operator="http"))
-        return {"told": verb, "argument": argument}
+        word = word_of(command)
+        self.session.tell(word)
+        return {"told": word.verb, "argument": word.argument}
 
     def status(self) -> Status:
         """How it stands now."""
@@ -369,6 +363,18 @@ class Service:
             self._log.warning("task", task=event.task, what=event.what, fault=repr(event.fault), wait=event.wait)
 
 
+def word_of(command: Command) -> Control:
+    """What the engine is told for a command that came over HTTP."""
+    match command:
+        case Kill():
+            verb, argument = "kill", f"{command.level}: {command.reason}"
+        case Tighten():
+            verb, argument = "tighten", f"{command.limit}={command.value}"
+        case Approve():
+            verb, argument = "approve" if command.approve else "decline", command.order
+    return Control(ts_recv=0, verb=verb, argument=argument, operator="http")
+
+
 def _tick_ages(run: Run, now: Nanos) -> dict[str, float]:
     """By underlying, how old its newest quote is; those never quoted are left out."""
     ages: dict[str, float] = {}
@@ -408,7 +414,7 @@ def _pass_on(loop: asyncio.AbstractEventLoop, session: LiveSession, fault: OSErr
         loop.call_soon_threadsafe(session.committed, fault)
 
 
-def _listen_to_signals(loop: asyncio.AbstractEventLoop, session: LiveSession) -> None:
+def listen_to_signals(loop: asyncio.AbstractEventLoop, session: LiveSession) -> None:
     """SIGTERM and SIGINT drain, a second one ends at once; SIGRTMIN+1 to +5 pull that rung of the kill ladder, SIGUSR1
     cancels all and SIGUSR2 flattens."""
     told: list[int] = []
@@ -429,7 +435,7 @@ def _listen_to_signals(loop: asyncio.AbstractEventLoop, session: LiveSession) ->
         loop.add_signal_handler(pulled, session.tell, word)
 
 
-async def _read_control(session: LiveSession, folder: Path) -> None:
+async def read_control(session: LiveSession, folder: Path) -> None:
     """Words left in the control file, one a line, `verb argument`; the file is taken away once they are read."""
     path = folder / CONTROL
     while True:
