@@ -35,7 +35,7 @@ from bot.app.lab_scores import bands_of as pictures_of
 from bot.app.report_html import figure
 from bot.core.errors import ConfigError
 from bot.core.ports import BandInput, HedgePolicy
-from bot.domain.units import Nanos, iso
+from bot.domain.units import NEVER, Nanos, iso
 from bot.pricing import exact
 from bot.pricing.black import Array
 from bot.pricing.exact import Rule, hedge_greeks
@@ -284,7 +284,7 @@ def band_now(staged: Staged, policy: HedgePolicy) -> Row:
         0.0,
         1.0,
         problem.cost,
-        -1,
+        NEVER,
         math.nan,
     )
     band = rule.band(x)
