@@ -158,6 +158,7 @@ class EngineTime:
         self._seen = clock.monotonic()
         self._last = max(clock.now(), not_before)  # a wall clock behind the record is off: nothing happened twice
         self._offset = self._last - self._seen
+        self._looked = self._seen
         self.off: Nanos = 0
         """How far the wall clock stands ahead of engine time since it leapt; 0 while they agree."""
 
@@ -176,19 +177,17 @@ class EngineTime:
 
     def look(self) -> Nanos:
         """Compare with the wall: how far it leapt since the last look, 0 when it did not."""
-        ahead = self._clock.now() - (self._clock.monotonic() + self._offset)
+        steady = self._clock.monotonic()
+        ahead = self._clock.now() - (steady + self._offset)
+        pace = (steady - self._looked) // 16  # slower than any clock stands: one that does is soon found off
+        self._looked = steady
+        if abs(ahead) <= self._hold:
+            self._offset += max(-pace, min(pace, ahead))
         if abs(ahead) <= self._step:
-            self._offset += ahead // 16
             leapt, self.off = (-self.off if self.off else 0), 0
             return leapt
-        leapt = ahead - self.off
-        if abs(ahead) <= self._hold:
-            self._offset += ahead // 16 if ahead > 0 else -(-ahead // 16)
-        if abs(leapt) <= self._step:
-            self.off = ahead
-            return 0
-        self.off = ahead
-        return leapt
+        leapt, self.off = ahead - self.off, ahead
+        return leapt if abs(leapt) > self._step else 0
 
     @property
     def held(self) -> bool:
