@@ -15,6 +15,7 @@ import pytest
 
 from adapters.dataset import DatasetOptions
 from adapters.formats.options import ReplayOptions
+from adapters.line import LineOptions
 from adapters.paper import PaperOptions
 from adapters.scenario import ScenarioOptions
 from adapters.synthetic import SyntheticFeed as SyntheticFeedAdapter
@@ -356,9 +357,10 @@ def test_every_shipped_example_is_good(name: str, tmp_path: Path) -> None:
     config = load_config(example_path(name), env)
     assert config.name == name
     assert config_hash(config) in check(example_path(name), env)
-    if config.broker.kind == "paper":
-        msgspec.convert(broker_settings(config), PaperOptions, strict=False)
+    brokers = {"paper": PaperOptions, "line": LineOptions}
+    msgspec.convert(broker_settings(config), brokers[config.broker.kind], strict=False)
     wanted = {
+        "line": LineOptions,
         "replay": ReplayOptions,
         "synthetic": SyntheticOptions,
         "dataset": DatasetOptions,
