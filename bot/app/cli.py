@@ -270,7 +270,8 @@ def export(
     ] = None,
     events: Annotated[Path | None, typer.Option("--events", help="Parquet: every fact of the journal")] = None,
     orders: Annotated[
-        Path | None, typer.Option("--orders", help="CSV: each order with its rule, what that saw, and what became of it")
+        Path | None,
+        typer.Option("--orders", help="CSV: each order with its rule, what that saw, and what became of it"),
     ] = None,
     account: Annotated[str, typer.Option("--account", help="whose fills and orders")] = "dynamic",
     runs: Runs = None,
