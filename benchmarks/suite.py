@@ -122,8 +122,8 @@ HEAD = """\
 Written by `make bench`. The job, the same on both sides: one stock's seeded walk, one quote a second; ten options at fixed
 vols; when the net delta leaves a band a market order brings it to zero at the touch, for a basis point. Ours runs with bus,
 limits, a journal on a file (level `replay`, synced at the end), samples each hour and after each fill, and three accounts
-unless the dynamic one is alone. Figures are processor seconds, medians of runs that took turns on one machine that others
-used too: trust ratios.
+unless the dynamic one is alone. Figures are processor seconds, {pairs} that took turns on one machine
+that others used too: trust ratios.
 
 Machine: {machine}.
 
@@ -172,6 +172,7 @@ def page(results: dict[str, Any]) -> str:
     """The page."""
     curves, drifted, first = results["curves"], results["drift"], results["curves"]["first_tick"]
     text = HEAD.format(
+        pairs="one run of each side" if results["pairs"] == 1 else f"medians of {results['pairs']} runs of each side,",
         machine=machine(),
         table=table_of(results),
         per_tick=results["per_tick"] * 1e6,
@@ -212,6 +213,7 @@ def main() -> None:
         pairs = Pairs(args, Path(folder))
         sides = {"all": [], "alone": ["--no-shadow"]}
         results: dict[str, Any] = {
+            "pairs": args.pairs,
             "wide": pairs.play("1000000", "50", pairs=args.pairs, sides=sides),
             "narrow": pairs.play("200000", "2", pairs=1 if args.quick else args.pairs, sides={"all": []}),
             "per_tick": median(ours("--path", "per-tick")["run_cpu_s"] for _ in range(args.pairs)) / 1e6,
