@@ -567,6 +567,8 @@ class Account:
                 if state.status is OrderStatus.SUBMITTED or state.status is OrderStatus.UNKNOWN:
                     state.status = move(event.order_id, state.status, OrderStatus.ACCEPTED)
                 self._say(event, "")
+            case Rejected() if state.status not in OPEN:
+                self._say(event, f"{event.code}: {event.text}, said again")
             case Rejected():
                 self.finish(state, OrderStatus.REJECTED)
                 code = f"venue:{event.code}"
