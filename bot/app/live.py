@@ -768,12 +768,11 @@ class LiveSession:
         self._enter("DRAIN")
 
     def _drained(self) -> bool:
-        """True when every order sent was answered, or the patience is over."""
+        """True when every order sent was answered and no market order is on its way, or the patience is over."""
         if self.time.now() >= self._drain_by:
             return True
-        waiting = any(
-            account.orders[i].status is OrderStatus.SUBMITTED for account, _ in self._external for i in account.open_ids
-        )
+        states = [account.orders[i] for account, _ in self._external for i in account.open_ids]
+        waiting = any(state.status is OrderStatus.SUBMITTED or state.order.kind == "market" for state in states)
         return not waiting and not self.loop.outbox.waiting and self.journal.durable >= self.journal.seq
 
     async def _sync(self, seconds: float) -> None:

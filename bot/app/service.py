@@ -75,6 +75,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     ready_cpu_s: float | None
     positions: dict[str, str]
     orders: dict[str, int]
+    halted: str
     kill: str
     kill_rung: int
     mode: str
@@ -111,6 +112,7 @@ def status_of(session: LiveSession, run: Run, began: Nanos, ready_cpu: float | N
         ready_cpu_s=ready_cpu,
         positions={key: str(quantity) for key, quantity in account.ledger.quantities().items()},
         orders=orders,
+        halted=account.halted,
         kill=account.gate.kill.words,
         kill_rung=int(account.gate.kill.rung),
         mode=account.gate.mode.words,

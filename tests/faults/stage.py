@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import msgspec
 
-from bot.app.words import read_status
+from bot.app.words import leave_word, read_status
 from bot.engine.facts import Executed, Ordered, VenueSaid
 from bot.engine.journal import JournalReader
 from bot.testing.line_venue import Ledger
@@ -166,8 +166,16 @@ class Stage:
             yield from (fact for fact in step.facts if fact.account == "dynamic")
 
     def settle(self) -> None:
-        """Wait until nothing is under way: no open orders, and twice the same ledger."""
-        self.wait_for(lambda status: status["state"] in {"READY", "HALTED"} and not status["orders"], seconds=30.0)
+        """Halt, so that nothing new begins, and ask the venue until nothing is under way: its words may be lost on the line."""
+        leave_word(self.live, "halt", "the test is over")
+        self.wait_for(lambda status: bool(status["halted"]))
+        for _ in range(30):
+            asked = self.status().get("counts", {}).get("reconciled", 0)
+            leave_word(self.live, "reconcile")
+            told = self.wait_for(lambda status, asked=asked: status["counts"].get("reconciled", 0) > asked)  # type: ignore[misc]  # bound now
+            if not told["orders"]:
+                return
+        raise AssertionError(f"orders still under way: {self.status()}\n{self.log()[-3000:]}")
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True):

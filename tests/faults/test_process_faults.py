@@ -167,6 +167,7 @@ def test_a_log_that_nobody_takes_stops_nothing(reader: str, tmp_path: Path) -> N
         stage.wait_ready()
         fills = len(stage.ledger().fills)
         stage.wait_for(lambda _: len(stage.ledger().fills) > fills + 5, seconds=60.0)
+        stage.settle()
         assert stage.stop() == 0
         assert compare(stage).ours == compare(stage).theirs
 
