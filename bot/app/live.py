@@ -178,15 +178,16 @@ class EngineTime:
     def look(self) -> Nanos:
         """Compare with the wall: how far it leapt since the last look, 0 when it did not."""
         steady = self._clock.monotonic()
-        ahead = self._clock.now() - (steady + self._offset)
+        wall = self._clock.now()
+        if self._clock.monotonic() - steady > self._step // 2:
+            return 0  # we were held up between the readings: they belong to no one instant; the next look will tell
+        ahead = wall - (steady + self._offset)
+        leapt = ahead - self.off
         pace = (steady - self._looked) // 16  # slower than any clock stands: one that does is soon found off
         self._looked = steady
-        if abs(ahead) <= self._hold:
-            self._offset += max(-pace, min(pace, ahead))
-        if abs(ahead) <= self._step:
-            leapt, self.off = (-self.off if self.off else 0), 0
-            return leapt
-        leapt, self.off = ahead - self.off, ahead
+        followed = max(-pace, min(pace, ahead)) if abs(ahead) <= self._hold else 0
+        self._offset += followed
+        self.off = ahead - followed if abs(ahead) > self._step else 0
         return leapt if abs(leapt) > self._step else 0
 
     @property

@@ -1,91 +1,15 @@
-"""A watch is a task that measures what a clock or the event loop does; law: it tells, it never mends.
+"""A watch is a task that measures what the event loop does; law: it tells, it never mends.
 
-The clock watch compares the wall with monotonic time and tells each step of the wall. Slow drift, which a time daemon
-slews away by 500 parts in a million, is followed silently; a clock that stands still is not. The lag watch measures how
-late the loop comes to a timer: what every other task waits too.
+The lag watch measures how late the loop comes to a timer: what every other task waits too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from bot.core.errors import ConfigError
-from bot.domain.units import Nanos
-
-JUMP: Nanos = 250_000_000
-"""A wall clock that moves this much against monotonic time between two looks has jumped."""
-
-
-SLEW = 1000
-"""Drift of one part in so many is followed as slewing: twice what the kernel's clock discipline may do."""
-
-
-class Jump(NamedTuple):
-    """A step of the wall clock: what it shows now, by how much it stepped, and the monotonic instant it was seen."""
-
-    wall: Nanos
-    by: Nanos
-    mono: Nanos
-
-
-class ClockWatch:
-    """Tells each step of the wall clock larger than `limit` against monotonic time, once; smaller ones add up.
-
-    A machine that was suspended looks the same where monotonic time stands still meanwhile: the wall stepped forward.
-    """
-
-    def __init__(
-        self,
-        tell: Callable[[Jump], None],
-        *,
-        wall: Callable[[], Nanos] = time.time_ns,
-        mono: Callable[[], Nanos] = time.monotonic_ns,
-        every: float = 0.1,
-        limit: Nanos = JUMP,
-    ) -> None:
-        if every <= 0 or limit <= 0:
-            raise ConfigError(f"clock watch: expected every > 0 and limit > 0, found {every} and {limit}")
-        self.jumps = 0
-        self._tell = tell
-        self._wall = wall
-        self._mono = mono
-        self._every = every
-        self._limit = limit
-        self._offset: Nanos | None = None
-        self._looked: Nanos = 0
-
-    def look(self) -> Jump | None:
-        """Compare the clocks once: the step since the last look, None when there was none. `tell` hears it too."""
-        before = self._mono()
-        wall = self._wall()
-        after = self._mono()
-        if after - before > self._limit // 2:
-            return None  # we were held up between the readings: they belong to no one instant; the next look will tell
-        mono = (before + after) // 2
-        offset = wall - mono
-        slewed = (mono - self._looked) // SLEW
-        self._looked = mono
-        if self._offset is None:
-            self._offset = offset
-        by = offset - self._offset
-        if abs(by) <= self._limit:
-            self._offset += max(-slewed, min(slewed, by))
-            return None
-        self._offset = offset
-        self.jumps += 1
-        jump = Jump(wall, by, mono)
-        self._tell(jump)
-        return jump
-
-    async def run(self) -> NoReturn:
-        """Look for ever."""
-        while True:
-            self.look()
-            await asyncio.sleep(self._every)
 
 
 class LagWatch:

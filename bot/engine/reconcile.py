@@ -6,7 +6,6 @@ Only the venue's answer ends an UNKNOWN. A fill is applied once per (order, fill
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 from types import MappingProxyType
@@ -25,7 +24,6 @@ ZERO = Decimal(0)
 NOTHING: Final[Mapping[str, Decimal]] = MappingProxyType({})
 CAUSE: Final = "reconcile"
 _WORKING: Final = frozenset({"submitted", "accepted", "partial", "working"})
-_COUNT: Final = re.compile(r"-(\d+)$")
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,13 +101,6 @@ def _word_on(account: Account, theirs: VenueOrder, ours: OrderStatus, now: Nanos
         text = "the venue had it rejected"
         return [Rejected(ts_recv=now, account=account.name, order_id=theirs.order_id, code="rejected", text=text)]
     return []
-
-
-def is_old(account: Account, order_id: str) -> bool:
-    """True for an order of ours so long over that its standing is not kept any more."""
-    count = _COUNT.search(order_id)
-    named = order_id.startswith(f"{account.name}-")
-    return named and count is not None and order_id not in account.orders and int(count.group(1)) <= account.order_count
 
 
 def settle(account: Account, found: Findings, now: Nanos, *, why: str) -> None:

@@ -7,7 +7,6 @@ and come again from the feeds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
@@ -287,6 +286,3 @@ def digest_of(account: Account) -> str:
 
 def _plain(value: Decimal) -> str:
     return format(value.normalize(), "f")
-
-
-Replayed = Callable[[Step], None]
