@@ -343,6 +343,8 @@ class Service:
         self.write_status()
 
     def _say_alarm(self, fact: Alarmed) -> None:
+        if fact.account != self.run_.accounts[0].name:
+            return  # a shadow's is in the journal: the log would say everything once an account
         alarm = fact.alarm
         self._log.warning(
             "alarm",
