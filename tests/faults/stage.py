@@ -1,7 +1,9 @@
 """A stage is a folder with a venue process and the daemon processes that trade there; every process ends with the test.
 
 Processes live in real time, so tests here sleep: for load to pass before a kill, and to see that nothing is sent in a while.
-Everything else is waited for by what the daemon's status says. Law: what is compared was written by others: the venue's ledger by the venue, the journal's records by the daemon.
+Everything else is waited for by what the daemon's status says.
+
+Law: what is compared was written by others: the venue's ledger by the venue, the journal's records by the daemon.
 """
 
 from __future__ import annotations
